@@ -1,0 +1,51 @@
+"""rnnpipe: from raw text to a trained recurrent network and its predictions, with every part a plugin.
+
+The names below are imported when they are first used: `import rnnpipe` costs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rnnpipe.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from rnnpipe.cells.base import Cell, GatedCell, Gates, LinearCell, State
+    from rnnpipe.models.recurrent import Recurrent
+    from rnnpipe.text.cleaning import Cleaner, Rule
+    from rnnpipe.text.tokenizing import Tokenizer
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Cell": "rnnpipe.cells.base",
+    "Cleaner": "rnnpipe.text.cleaning",
+    "GatedCell": "rnnpipe.cells.base",
+    "Gates": "rnnpipe.cells.base",
+    "LinearCell": "rnnpipe.cells.base",
+    "Recurrent": "rnnpipe.models.recurrent",
+    "Rule": "rnnpipe.text.cleaning",
+    "State": "rnnpipe.cells.base",
+    "Tokenizer": "rnnpipe.text.tokenizing",
+}
+
+__all__ = [
+    "Cell",
+    "Cleaner",
+    "GatedCell",
+    "Gates",
+    "LinearCell",
+    "Recurrent",
+    "Rule",
+    "State",
+    "Tokenizer",
+    "__version__",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'rnnpipe' has no attribute '{name}'")

@@ -1,0 +1,1 @@
+"""Ways to run a stack of cells over time, each proved equal to the plain loop."""

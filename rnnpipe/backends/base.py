@@ -1,0 +1,55 @@
+"""The contract of a backend, and the choice among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from rnnpipe.cells.base import Cell, State
+from rnnpipe.errors import BackendRefusal
+
+
+class Backend(Protocol):
+    """A way to run a stack of cells over time. `priority` orders the automatic choice: the highest that accepts."""
+
+    name: str
+    priority: int
+
+    def refusal(self, cells: Sequence[Cell], x_TBI: Tensor, lengths: Tensor | None) -> str | None:
+        """Return why this backend cannot run these cells on this input, in words, or None if it can."""
+        ...
+
+    def run(
+        self, cells: Sequence[Cell], x_TBI: Tensor, states: Sequence[State], lengths: Tensor | None
+    ) -> tuple[Tensor, list[State]]:
+        """Return the last layer's outputs [T, B, output_size] and each layer's final state.
+
+        x_TBI is [T, B, I], or [T, B] of int64 for one-hot input given by its classes. Past its length a sequence's
+        state holds and its output is 0.
+        """
+        ...
+
+
+def choose(
+    backends: Sequence[Backend], wanted: str, cells: Sequence[Cell], x_TBI: Tensor, lengths: Tensor | None
+) -> tuple[Backend, dict[str, str]]:
+    """Return the backend to use and the refusals of those that were asked before it, by name.
+
+    With `wanted` a name, that backend is used or BackendRefusal raised; with "auto", the one of highest priority that
+    accepts.
+    """
+    refusals: dict[str, str] = {}
+    for backend in sorted(backends, key=lambda backend: -backend.priority):
+        if wanted not in ("auto", backend.name):
+            continue
+        reason = backend.refusal(cells, x_TBI, lengths)
+        if reason is None:
+            return backend, refusals
+        refusals[backend.name] = reason
+    names = ", ".join(sorted(backend.name for backend in backends))
+    if wanted in refusals:
+        raise BackendRefusal(f"backend '{wanted}' refuses: {refusals[wanted]}. Use --set runtime.backend=auto.")
+    causes = "; ".join(f"{name}: {reason}" for name, reason in refusals.items()) or f"there is only {names}"
+    raise BackendRefusal(f"no backend '{wanted}' for this network ({causes}).")

@@ -1,0 +1,123 @@
+"""What rnnpipe itself registers, through the same hooks as anyone's plugin.
+
+Values are `"module:attribute"` strings, imported when a name is used: listing the names costs no torch.
+"""
+
+from __future__ import annotations
+
+from rnnpipe.hookspecs import hookimpl
+
+
+@hookimpl
+def register_datasets() -> dict[str, str]:
+    return {
+        "python-docs": "rnnpipe.data.python_docs:PythonDocs",
+        "text-files": "rnnpipe.data.text_files:TextFiles",
+    }
+
+
+@hookimpl
+def register_cleaners() -> dict[str, str]:
+    return {
+        "ascii-words": "rnnpipe.text.cleaning:ascii_words",
+        "unicode-words": "rnnpipe.text.cleaning:unicode_words",
+        "none": "rnnpipe.text.cleaning:none",
+    }
+
+
+@hookimpl
+def register_tokenizers() -> dict[str, str]:
+    return {
+        "whitespace": "rnnpipe.text.tokenizing:whitespace",
+        "characters": "rnnpipe.text.tokenizing:characters",
+    }
+
+
+@hookimpl
+def register_cells() -> dict[str, str]:
+    return {
+        "elman": "rnnpipe.cells.elman:Elman",
+        "lstm": "rnnpipe.cells.lstm:LSTM",
+        "gru": "rnnpipe.cells.gru:GRU",
+    }
+
+
+@hookimpl
+def register_encoders() -> dict[str, str]:
+    return {
+        "embedding": "rnnpipe.models.encoders:Embedding",
+        "one-hot": "rnnpipe.models.encoders:OneHot",
+    }
+
+
+@hookimpl
+def register_models() -> dict[str, str]:
+    return {"language-model": "rnnpipe.models.language_model:LanguageModel"}
+
+
+@hookimpl
+def register_initializers() -> dict[str, str]:
+    return {
+        name: f"rnnpipe.models.initializers:{name.replace('-', '_')}"
+        for name in (
+            "uniform",
+            "normal",
+            "truncated-normal",
+            "orthogonal",
+            "xavier-uniform",
+            "xavier-normal",
+            "constant",
+        )
+    }
+
+
+@hookimpl
+def register_optimizers() -> dict[str, str]:
+    in_torch = (
+        "Adadelta",
+        "Adafactor",
+        "Adagrad",
+        "Adam",
+        "AdamW",
+        "Adamax",
+        "ASGD",
+        "LBFGS",
+        "NAdam",
+        "RAdam",
+        "RMSprop",
+        "Rprop",
+        "SGD",
+    )
+    return {
+        **{name.lower(): f"torch.optim:{name}" for name in in_torch},
+        "muon": "rnnpipe.training.optimizers:muon",
+        "sparseadam": "rnnpipe.training.optimizers:sparseadam",
+    }
+
+
+@hookimpl
+def register_samplers() -> dict[str, str]:
+    return {
+        "greedy": "rnnpipe.generation.samplers:Greedy",
+        "temperature": "rnnpipe.generation.samplers:Temperature",
+        "top-k": "rnnpipe.generation.samplers:TopK",
+        "top-p": "rnnpipe.generation.samplers:TopP",
+    }
+
+
+@hookimpl
+def register_backends() -> dict[str, str]:
+    return {
+        "cudnn": "rnnpipe.backends.cudnn:CudnnBackend",
+        "loop": "rnnpipe.backends.loop:LoopBackend",
+    }
+
+
+@hookimpl
+def register_callbacks() -> dict[str, str]:
+    return {"tensorboard": "rnnpipe.training.tensorboard:TensorBoard"}
+
+
+@hookimpl
+def register_trainers() -> dict[str, str]:
+    return {"gradient-descent": "rnnpipe.training.loop:fit"}

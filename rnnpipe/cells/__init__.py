@@ -1,0 +1,1 @@
+"""Recurrent cells: `base` has the contract, every other file one cell."""

@@ -1,0 +1,143 @@
+"""The contract of a recurrent cell.
+
+`step` is the single definition of a cell. `GatedCell` and `LinearCell` tell backends more about its structure; a
+backend is an optimization that is proved equal to `step`, outputs and gradients.
+
+Shapes: T timesteps, B batch, I input size, H hidden size, V classes of a one-hot input.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rnnpipe.errors import UsageError
+
+State: TypeAlias = tuple[Tensor, ...]  # batch is axis 0 of every leaf
+Gates: TypeAlias = tuple[Tensor, ...]  # what a timestep needs of its input, each [..., H]
+
+
+class Cell(nn.Module):
+    """A recurrent layer, defined by one timestep: Cell(input_size, hidden_size, *, bias=True, **options).
+
+    A subclass sets `state_shape` and `output_size` if they differ from one hidden vector, and defines `project` and
+    `step`.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.has_bias = bias
+        self.output_size = hidden_size
+        self.state_shape: dict[str, tuple[int, ...]] = {"h": (hidden_size,)}  # ordered: names are checkpoint keys
+
+    def initial_state(self, batch_size: int, *, device: torch.device | None = None, dtype: torch.dtype) -> State:
+        """Return the state before the first timestep: zeros."""
+        return tuple(torch.zeros(batch_size, *s, device=device, dtype=dtype) for s in self.state_shape.values())
+
+    def project(self, x: Tensor) -> Gates:
+        """Return what `step` needs of the input x [..., I]. It needs no state, so it runs once for all T."""
+        raise TypeError(f"{type(self).__name__} defines no `project`")
+
+    def project_classes(self, classes: Tensor) -> Gates:
+        """Return `project` of one-hot rows, given their classes [...] of int64, without building the rows."""
+        raise UsageError(
+            f"cell '{type(self).__name__}' cannot take one-hot input directly; "
+            "use the encoder 'embedding', or 'one-hot' with a size."
+        )
+
+    def step(self, u: Gates, state: State) -> tuple[Tensor, State]:
+        """Return the output [B, output_size] and the next state of one timestep."""
+        raise TypeError(f"{type(self).__name__} defines no `step`")
+
+
+class _ProjectedCell(Cell):
+    """A cell whose input enters through one matrix product, `weight_ih` [gates * H, I]."""
+
+    def __init__(self, input_size: int, hidden_size: int, gates: int, *, bias: bool) -> None:
+        super().__init__(input_size, hidden_size, bias=bias)
+        self._gates = gates
+        self.weight_ih = nn.Parameter(torch.empty(gates * hidden_size, input_size))
+        self.bias_ih = nn.Parameter(torch.empty(gates * hidden_size)) if bias else None
+
+    def project(self, x: Tensor) -> Gates:
+        return F.linear(x, self.weight_ih, self.bias_ih).chunk(self._gates, -1)
+
+    def project_classes(self, classes: Tensor) -> Gates:
+        rows = F.embedding(classes, self.weight_ih.t())
+        return (rows if self.bias_ih is None else rows + self.bias_ih).chunk(self._gates, -1)
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter uniformly from ±1/sqrt(H), as torch's own recurrent layers do."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+
+class GatedCell(_ProjectedCell):
+    """Two matrix products; the rest is elementwise over H, hence fusible.
+
+        u = W x + b_ih    r = R h + b_hh    state' = pointwise(u, r, state)
+
+    A subclass sets `input_gates`, `recurrent_gates` and `state_names` and defines `pointwise`. state[0] meets R and is
+    the output. Parameter names and shapes are torch's: weight_ih [input_gates * H, I], weight_hh [recurrent_gates * H,
+    H], bias_ih, bias_hh.
+    """
+
+    input_gates: int
+    recurrent_gates: int
+    state_names: tuple[str, ...] = ("h",)
+
+    def __init__(self, input_size: int, hidden_size: int, *, bias: bool = True) -> None:
+        super().__init__(input_size, hidden_size, self.input_gates, bias=bias)
+        self.state_shape = dict.fromkeys(self.state_names, (hidden_size,))
+        self.weight_hh = nn.Parameter(torch.empty(self.recurrent_gates * hidden_size, hidden_size))
+        self.bias_hh = nn.Parameter(torch.empty(self.recurrent_gates * hidden_size)) if bias else None
+        self.reset_parameters()
+
+    def pointwise(self, u: Gates, r: Gates, state: State) -> State:
+        """Return the next state from `input_gates` and `recurrent_gates` tensors [B, H], biases added.
+
+        Pure and elementwise: no random operation, no Python branch on a tensor's values, no reduction.
+        """
+        raise TypeError(f"{type(self).__name__} defines no `pointwise`")
+
+    def recurrent_weight(self) -> Tensor:
+        """Return R as it is used in this window; weight drop and the like override it."""
+        return self.weight_hh
+
+    def step(self, u: Gates, state: State) -> tuple[Tensor, State]:
+        r = F.linear(state[0], self.recurrent_weight(), self.bias_hh).chunk(self.recurrent_gates, -1)
+        state = self.pointwise(u, r, state)
+        return state[0], state
+
+
+class LinearCell(_ProjectedCell):
+    """h' = a * h + b, with a and b functions of the input alone: time is parallel (a scan).
+
+    A subclass sets `projections` and defines `coefficients`.
+    """
+
+    projections: int
+
+    def __init__(self, input_size: int, hidden_size: int, *, bias: bool = True) -> None:
+        super().__init__(input_size, hidden_size, self.projections, bias=bias)
+        self.reset_parameters()
+
+    def coefficients(self, u: Gates) -> tuple[Tensor, Tensor]:
+        """Return a and b, each [..., H], from `projections` tensors [..., H]."""
+        raise TypeError(f"{type(self).__name__} defines no `coefficients`")
+
+    def output(self, u: Gates, h: Tensor) -> Tensor:
+        """Return the output [..., output_size] from the projections and the hidden states, all timesteps at once."""
+        return h
+
+    def step(self, u: Gates, state: State) -> tuple[Tensor, State]:
+        a, b = self.coefficients(u)
+        h = a * state[0] + b
+        return self.output(u, h), (h,)

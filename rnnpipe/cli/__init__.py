@@ -1,0 +1,167 @@
+"""The command line: one file a command, imported when that command is used."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import click
+
+from rnnpipe.errors import RnnpipeError
+
+# name: (module, one line for --help)
+COMMANDS = {
+    "run": ("run", "Run all stages of a configuration."),
+    "clean": ("clean", "Clean texts and divide them into parts."),
+    "build-dict": ("build_dict", "Count words or characters; write a dictionary."),
+    "dict": ("dictionary", "Show, summarize or explain a dictionary."),
+    "encode": ("encode", "Turn texts into token files."),
+    "train": ("train", "Train a recurrent network."),
+    "eval": ("evaluate", "Measure the loss of a run on a text."),
+    "predict": ("predict", "Show the likely next tokens of a text."),
+    "generate": ("generate", "Continue prompts with a run."),
+    "plot": ("plot", "Draw the loss curves of a run."),
+    "plugins": ("plugins", "List and show plugins."),
+    "bench": ("bench", "Measure speed on this machine."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used, so that `--help` costs next to nothing."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of a pipeline."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a command."""
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"rnnpipe.cli.{COMMANDS[name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or name the nearest one."""
+        if args and args[0] not in COMMANDS:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.5)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise click.UsageError(f"no command '{args[0]}'.{hint} Commands: {', '.join(COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+@click.version_option(package_name="rnnpipe", message="%(package)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """From raw text to a trained recurrent network and its predictions.
+
+    \b
+    rnnpipe train --demo                       a minute, no data needed
+    rnnpipe train book.txt --level char        on a text of yours
+    rnnpipe generate runs/book "Once upon"     and what it has learnt
+    """
+    ctx.obj = {"debug": debug}
+
+
+class Terminated(BaseException):
+    """A signal that asks the process to end: cleanup runs, nothing else is done."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated(number)
+
+
+def run(args: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 usage, 128 + n by signal n."""
+    words = sys.argv[1:] if args is None else args
+    # Torch's threads wait for each other at every timestep by spinning. While another program holds a core, they spin
+    # for whole time slices, and a step takes 20 to 80 times as long; a bounded spin costs nothing otherwise.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
+            signal.signal(getattr(signal, name), _terminate)
+    sys.exit(_run(words, debug="--debug" in words))
+
+
+def _run(words: list[str], debug: bool) -> int:
+    # --debug is accepted anywhere, as people type it behind the command that failed.
+    words = [word for word in words if word != "--debug"]
+    try:
+        with _quiet_stdout():
+            cli.main(words, prog_name="rnnpipe", standalone_mode=False)
+            sys.stdout.flush()
+        return 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        return _fail(_click_message(error), error, error.exit_code, debug)
+    except RnnpipeError as error:
+        return _fail(str(error), error, error.exit_code, debug)
+    except (KeyboardInterrupt, click.Abort) as error:
+        return _fail("interrupted; nothing half-written was left behind.", error, 130, debug)
+    except Terminated as error:
+        return _fail(f"ended by {signal.Signals(error.number).name}.", error, 128 + error.number, debug)
+    except BrokenPipeError:
+        return 0  # the reader has had enough, as in `rnnpipe ... | head`
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{name}{error.strerror or error}.", error, 1, debug)
+    except RecursionError as error:
+        return _fail("the input is nested too deeply.", error, 1, debug)
+    except MemoryError as error:
+        return _fail("out of memory; use a smaller batch, model or text.", error, 1, debug)
+    except Exception as error:  # a defect of ours or of a plugin: a person gets one line all the same
+        return _fail(f"unexpected {type(error).__name__}: {error}. --debug shows where.", error, 1, debug)
+
+
+@contextlib.contextmanager
+def _quiet_stdout() -> Iterator[None]:
+    """Keep Python from complaining at exit about a closed pipe that was dealt with."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+def _click_message(error: click.ClickException) -> str:
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    if isinstance(error, click.UsageError) and context is not None and context.command_path != "rnnpipe":
+        message = f"{message} See `{context.command_path} --help`."
+    return message
+
+
+def _fail(message: str, error: BaseException, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    line = " ".join(message.split())
+    with contextlib.suppress(OSError):  # standard error may be gone as well
+        click.echo(f"Error: {line}", err=True)
+    return code
+
+
+def say(message: str, **style: Any) -> None:
+    """Tell a person something on standard error."""
+    click.echo(message, err=True)

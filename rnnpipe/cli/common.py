@@ -1,0 +1,113 @@
+"""Options and output that several commands share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from rnnpipe.cli import say
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Path_(click.Path):  # noqa: N801 - click.Path with pathlib results
+    """A path as `pathlib.Path`; whether it is there is for the command to say."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+
+PATH = Path_()
+
+
+def text_options(function: Function) -> Function:
+    """Add `--encoding` and `--errors`."""
+    function = click.option(
+        "--errors",
+        type=click.Choice(["strict", "replace", "ignore"]),
+        default="strict",
+        show_default=True,
+        help="What to do with bytes that are not of the encoding.",
+    )(function)
+    return click.option("--encoding", default="utf-8", show_default=True, help="Encoding of the input.")(function)
+
+
+def workers_option(function: Function) -> Function:
+    """Add `--workers`."""
+    return click.option("--workers", type=click.IntRange(min=1), help="Processes; all processors if not given.")(
+        function
+    )
+
+
+def json_option(function: Function) -> Function:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
+
+
+def named(text: str) -> Any:
+    """Return a plugin's name and options from NAME or NAME:key=value,key=value as people type it."""
+    from rnnpipe.config import plugin_from_text
+
+    return plugin_from_text(text)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+    """Print rows in aligned columns; those in `right` are aligned to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+@contextmanager
+def byte_progress(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Yield a function that hears of bytes done, and show a bar of them on a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total,
+        unit="B",
+        unit_scale=True,
+        desc=label,
+        file=sys.stderr,
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        yield lambda done: bar.update(done) and None
+
+
+def report_mended(count: int, errors: str) -> None:
+    """Say how many bytes were not of the encoding and were replaced or left out."""
+    if count:
+        done = "replaced by U+FFFD" if errors == "replace" else "left out"
+        say(f"warning: {count:,} bytes were not valid and were {done}")
+
+
+def report_quarantined(registry: Any) -> None:
+    """Warn once of each plugin that could not be loaded."""
+    for plugin in registry.quarantined:
+        say(f"warning: {plugin}")
+
+
+def number(value: float) -> str:
+    """Return a number in four significant digits."""
+    return f"{value:.4g}"
+
+
+def shorten(options: Mapping[str, Any]) -> str:
+    """Return options as `key=value` pairs."""
+    return ", ".join(f"{key}={value}" for key, value in options.items())

@@ -1,0 +1,114 @@
+"""What a person sees while training: a bar on a terminal, plain lines elsewhere; and what Ctrl-C does."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from tqdm import tqdm
+
+from rnnpipe.cli import Terminated, say
+from rnnpipe.errors import Interrupted
+from rnnpipe.training.callbacks import TrainState
+
+
+class TrainingProgress:
+    """A callback that shows where training stands on standard error."""
+
+    def __init__(self, level: str) -> None:
+        self.level = level
+        self.bar: tqdm[None] | None = None
+
+    def on_start(self, state: TrainState) -> None:
+        """Open the bar, on a terminal."""
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=1000, file=sys.stderr, bar_format="{percentage:3.0f}% |{bar}| {postfix}", leave=False)
+
+    def on_step(self, state: TrainState) -> None:
+        """Show an interval's loss."""
+        line = f"step {state.step}{_of(state)}  epoch {state.epoch + 1}  {self._loss(state.loss_nats)}"
+        line += f"  {state.tokens_per_second:,.0f} tokens/s  ETA {_eta(state)}"
+        if self.bar is None:
+            say(line)
+            return
+        self.bar.n = round(1000 * state.progress)
+        self.bar.set_postfix_str(line)
+
+    def on_evaluate(self, state: TrainState) -> None:
+        """Show the validation loss."""
+        if state.valid_loss_nats is not None:
+            best = "  best so far" if state.best_step == state.step else ""
+            self._write(f"step {state.step}  validation {self._loss(state.valid_loss_nats)}{best}")
+
+    def on_end(self, state: TrainState) -> None:
+        """Close the bar and say how long training took."""
+        self.close()
+        say(f"trained {state.step:,} steps, {state.tokens:,} tokens, {state.seconds:.1f} s")
+
+    def close(self) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def _write(self, line: str) -> None:
+        if self.bar is None:
+            say(line)
+        else:
+            self.bar.write(line, file=sys.stderr)
+
+    def _loss(self, nats: float) -> str:
+        if self.level == "char":
+            return f"loss {nats:.4f} nats ({nats / math.log(2):.3f} bits per character)"
+        return f"loss {nats:.4f} nats (perplexity {math.exp(nats) if nats < 700 else math.inf:,.1f})"
+
+
+def _of(state: TrainState) -> str:
+    return f"/{state.total_steps}" if state.total_steps else ""
+
+
+def _eta(state: TrainState) -> str:
+    if not state.progress:
+        return "?"
+    left = round(state.seconds * (1 - state.progress) / state.progress)
+    return f"{left // 3600}:{left % 3600 // 60:02}:{left % 60:02}" if left >= 3600 else f"{left // 60}:{left % 60:02}"
+
+
+class Stop:
+    """Which signal has asked training to stop, if any."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def asked(self) -> bool:
+        """Say whether a signal has come."""
+        return self.number is not None
+
+    def set_exit_code(self, error: BaseException) -> None:
+        """Make an interruption exit by the signal that caused it."""
+        if isinstance(error, Interrupted) and self.number is not None:
+            error.exit_code = 128 + self.number
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Yield what hears the first Ctrl-C, SIGTERM or SIGHUP, so that training can save; the second one ends at once."""
+    stop = Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.number is not None:
+            raise Terminated(number)
+        stop.number = number
+        say("stopping after this step and saving; once more to end at once")
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

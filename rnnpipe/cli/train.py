@@ -1,0 +1,227 @@
+"""`rnnpipe train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rnnpipe.cli import say
+from rnnpipe.cli.common import PATH, json_option, print_json, report_quarantined
+
+if TYPE_CHECKING:
+    from rnnpipe.config import Config
+    from rnnpipe.pipeline.stages import Outcome, Plan
+
+DEMO = "demo"
+
+
+@click.command("train")
+@click.argument("inputs", nargs=-1, metavar="TEXT...|DIR|CONFIG.toml")
+@click.option("--demo", is_flag=True, help="Train a minute on the reference text that ships inside every Python.")
+@click.option("-o", "--output", type=PATH, metavar="RUN", help="Folder of the run. [runs/NAME-LEVEL-CELL]")
+@click.option("--level", type=click.Choice(["word", "char"]), help="What a token is. [word]")
+@click.option("--cell", metavar="NAME", help="The recurrent cell. [lstm]")
+@click.option("--optimizer", metavar="NAME", help="The optimizer. [adamw]")
+@click.option("--dict", "dictionary", type=PATH, metavar="DICT", help="Use this dictionary instead of building one.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), help="[auto]")
+@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="[auto]")
+@click.option("--seed", type=click.IntRange(min=0), help="[0]")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key, as in model.hidden_size=512.")
+@click.option("--dry-run", is_flag=True, help="Check and print the configuration and the stages; run nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace a finished run of other settings.")
+@json_option
+def command(
+    inputs: tuple[str, ...],
+    demo: bool,
+    output: Path | None,
+    level: str | None,
+    cell: str | None,
+    optimizer: str | None,
+    dictionary: Path | None,
+    device: str | None,
+    precision: str | None,
+    seed: int | None,
+    settings: tuple[str, ...],
+    dry_run: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Train a network on texts, on a folder of clean or encode, or by a configuration.
+
+    On texts, cleaning, dictionary and encoding are done first, into the run's folder, and skipped where they are up to
+    date. Ctrl-C saves and ends.
+    """
+    from rnnpipe.config import apply_settings, resolve
+    from rnnpipe.pipeline.stages import Plan
+
+    if demo == bool(inputs):
+        raise click.UsageError("name texts, one folder or one CONFIG.toml to train on, or pass --demo.")
+    config = _base(inputs, demo)
+    flags = {
+        "text.level": level,
+        "model.cell": cell,
+        "training.optimizer": optimizer,
+        "data.dictionary": dictionary and str(dictionary.resolve()),
+        "runtime.device": device,
+        "runtime.precision": precision,
+        "runtime.seed": seed,
+    }
+    given = [f"{key}={_toml(value)}" for key, value in flags.items() if value is not None]
+    config = resolve(apply_settings(config, [*given, *settings]))
+    execute(config, output or default_folder(config, inputs, demo), Plan(), dry_run, overwrite, as_json)
+
+
+def _base(inputs: tuple[str, ...], demo: bool) -> Config:
+    """Return the configuration that the inputs alone stand for."""
+    from dataclasses import replace
+    from importlib.resources import as_file, files
+
+    from rnnpipe.config import Config, DataConfig, load_config
+    from rnnpipe.text.rules import Named
+
+    if demo:
+        with as_file(files("rnnpipe.experiments") / f"{DEMO}.toml") as path:
+            return load_config(path)
+    if len(inputs) == 1 and inputs[0].endswith(".toml"):
+        return replace(load_config(existing(inputs[0])), numerics={})
+    if len(inputs) == 1 and (Path(inputs[0]) / "meta.json").is_file():
+        return Config(data=DataConfig(tokens=str(Path(inputs[0]).resolve())))
+    if len(inputs) == 1 and (Path(inputs[0]) / "corpus.json").is_file():
+        return Config(data=DataConfig(corpus=str(Path(inputs[0]).resolve())))
+    # Absolute, so that the run's config.toml repeats the training from any folder.
+    absolute = [item if item == "-" else str(Path(item).absolute()) for item in inputs]
+    return Config(data=DataConfig(dataset=Named("text-files", {"inputs": absolute})))
+
+
+def existing(path: str) -> Path:
+    """Return a configuration's path; raise InputError if there is no such file."""
+    from rnnpipe.errors import InputError, did_you_mean
+
+    file = Path(path)
+    if not file.is_file():
+        near = [str(p) for p in file.parent.glob("*.toml")] if file.parent.is_dir() else []
+        raise InputError(f"{path}: no such configuration file.{did_you_mean(path, near)}")
+    return file
+
+
+def _toml(value: object) -> str:
+    from json import dumps
+
+    return dumps(value)
+
+
+def default_folder(config: Config, inputs: tuple[str, ...], demo: bool) -> Path:
+    """Return runs/NAME-LEVEL-CELL, the same for the same command, with a number if other settings have taken it."""
+    from rnnpipe.errors import InputError
+    from rnnpipe.pipeline.stages import check_run_folder
+
+    source = Path(inputs[0]) if inputs else Path(DEMO)
+    stem = source.parent.name if source.name == "config.toml" else source.stem
+    base = f"{stem.strip('-') or 'text'}-{config.text.level}-{config.model.cell.name}"
+    number = 1
+    while True:
+        folder = Path("runs") / (base if number == 1 else f"{base}-{number}")
+        try:
+            check_run_folder(config, folder, overwrite=False)
+        except InputError:
+            number += 1
+        else:
+            return folder
+
+
+def execute(config: Config, folder: Path, plan: Plan, dry_run: bool, overwrite: bool, as_json: bool) -> None:
+    """Run the stages of a configuration and tell a person what came of it."""
+    from rnnpipe.plugins import text_registry
+
+    if dry_run:
+        _dry_run(config, folder, plan, overwrite)
+        return
+    report_quarantined(text_registry())
+    from rnnpipe.cli.progress import TrainingProgress, stop_on_signals
+    from rnnpipe.pipeline.stages import run_stages
+
+    say(f"run folder: {folder}")
+    with stop_on_signals() as stop:
+        progress = TrainingProgress(config.text.level)
+        try:
+            outcome = run_stages(
+                config,
+                folder,
+                plan,
+                callbacks=[progress],
+                should_stop=stop.asked,
+                report=say,
+                overwrite=overwrite,
+            )
+        except BaseException as error:
+            progress.close()
+            stop.set_exit_code(error)
+            raise
+    _tell(outcome, folder, as_json)
+
+
+def _dry_run(config: Config, folder: Path, plan: Plan, overwrite: bool) -> None:
+    """Check every name and option by building a small network, then print what would happen."""
+    from rnnpipe.config import dump_config
+    from rnnpipe.pipeline.build import build_model, build_optimizer, resolve_numerics
+    from rnnpipe.pipeline.clean import load_text_dataset
+    from rnnpipe.pipeline.common import load_rules
+    from rnnpipe.pipeline.stages import check_run_folder, plan_lines
+
+    check_run_folder(config, folder, overwrite)
+    if config.data.tokens is None and config.data.corpus is None:
+        load_text_dataset(config.data.dataset)
+    assert config.text.cleaner is not None and config.text.tokenizer is not None
+    load_rules(config.text.cleaner, config.text.tokenizer)
+    model = build_model(config, vocab_size=16)
+    build_optimizer(config.training.optimizer, model)
+    numerics, refusals = resolve_numerics(config, model)
+    click.echo(dump_config(config).decode(), nl=False)
+    say(f"run folder: {folder}")
+    for line in plan_lines(config, folder, plan):
+        say(line)
+    say(f"device {numerics.device}, precision {numerics.precision}, backend {numerics.backend}")
+    for name, reason in refusals.items():
+        say(f"backend {name} refuses: {reason}")
+
+
+def _tell(outcome: Outcome, folder: Path, as_json: bool) -> None:
+    if outcome.trained is None and outcome.evaluation is None:
+        return
+    from rnnpipe.cli.evaluate import print_evaluation
+
+    if as_json:
+        state = outcome.trained.state if outcome.trained else None
+        print_json(
+            {
+                "run": str(folder),
+                "up_to_date": outcome.up_to_date,
+                "steps": state.step if state else None,
+                "seconds": state.seconds if state else None,
+                "loss_nats": state.loss_nats if state else None,
+                "best_valid_loss_nats": state.best_loss_nats if state else None,
+                "evaluation": outcome.evaluation.to_json() if outcome.evaluation else None,
+            }
+        )
+        return
+    if outcome.evaluation is not None:
+        print_evaluation(outcome.evaluation)
+    click.echo("sample:")
+    click.echo(_sample(folder))
+    say(f"saved in {folder}")
+    say(f'next: rnnpipe generate {folder} "" -n 3')
+
+
+def _sample(folder: Path) -> str:
+    """Return a text of the run's own making, from an empty prompt."""
+    from rnnpipe.generation.generate import Prompt
+    from rnnpipe.generation.samplers import Temperature
+    from rnnpipe.pipeline.evaluate import level_of
+    from rnnpipe.pipeline.runs import open_run
+
+    run = open_run(folder)
+    tokens = 400 if level_of(run.vocabulary) == "char" else 80
+    prompt = Prompt(id="1", text="", number=0, seed=run.config.runtime.seed)
+    return next(run.reader().generate([prompt], [Temperature(0.7)], tokens)).text

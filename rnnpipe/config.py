@@ -1,0 +1,313 @@
+"""The configuration: frozen dataclasses, read from TOML, changed by `--set key=value`, written back resolved.
+
+A plugin is named by a string, or by a table of its name and options: `cell = "lstm"`, or
+`cell = { name = "lstm", forget_bias = 1.0 }`, which `--set model.cell.forget_bias=1.0` reaches as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from rnnpipe.errors import InputError, UsageError, did_you_mean
+from rnnpipe.options import convert
+from rnnpipe.text.rules import Named
+
+_LIMIT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read: a token folder, or else a cleaned corpus, or else a dataset, which is then cleaned."""
+
+    dataset: Named = Named("text-files")
+    corpus: str | None = None
+    split_at: Literal["line", "character"] | None = None  # where files may be parted; by level if not given
+    tokens: str | None = None
+    dictionary: str | None = None  # use this dictionary instead of building one
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """How text becomes tokens. What is not given follows from the level (see `resolve`)."""
+
+    level: Literal["word", "char"] = "word"
+    cleaner: Named | None = None
+    tokenizer: Named | None = None
+    unknown_threshold: int | None = None
+    max_size: int | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    name: Named = Named("language-model")
+    cell: Named = Named("lstm")
+    hidden_size: int = 256
+    num_layers: int = 1
+    bias: bool = True
+    encoder: Named = Named("embedding")
+    dropout: float = 0.0
+    tied: bool = False
+    bidirectional: bool = False
+    initializers: dict[str, Named] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The fitting. Training ends at the first of `epochs`, `max_steps` and `max_seconds` (0: no such limit)."""
+
+    trainer: Named = Named("gradient-descent")
+    batch_size: int = 32
+    bptt: int = 64
+    window: int | None = None  # predict from windows of this many tokens instead of carrying the state along
+    epochs: int = 10
+    max_steps: int = 0
+    max_seconds: float = 0.0  # of training; evaluation and saving are not counted
+    optimizer: Named = Named("adamw", {"lr": 0.003})
+    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
+    warmup_steps: int = 0
+    final_lr: float = 0.0  # cosine: the learning rate at the end, as a share of the first
+    plateau_factor: float = 0.5
+    plateau_patience: int = 2
+    clip_norm: float = 1.0  # 0: no clipping
+    patience: int = 0  # stop after this many evaluations without improvement; 0: never
+    evaluate_every: int = 0  # steps; 0: at the end of each epoch
+    evaluation_window: int = 256
+    log_every: int = 50
+    callbacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where and how it runs. `auto` is resolved before the first step and recorded under `[numerics]`."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    backend: str = "auto"
+    seed: int = 0
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run. `numerics` records how each `auto` was resolved."""
+
+    data: DataConfig = DataConfig()
+    text: TextConfig = TextConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    numerics: dict[str, Any] = field(default_factory=dict)
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration file; raise InputError or UsageError naming the file and the key that is wrong."""
+    path = Path(path)
+    if path.stat().st_size > _LIMIT_BYTES:
+        raise InputError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {_LIMIT_BYTES}.")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8; TOML is UTF-8.") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}.") from None
+    return config_from_table(table, str(path))
+
+
+def config_from_table(table: Mapping[str, Any], source: str) -> Config:
+    """Return the configuration in a nested table; `source` names it in errors."""
+    config: Config = _read(Config, table, (), source)
+    check(config, source)
+    return config
+
+
+def apply_settings(config: Config, settings: Iterable[str]) -> Config:
+    """Return the configuration with each `key=value` of `--set` applied; values are TOML, or else plain text."""
+    table = to_table(config)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting}: expected KEY=VALUE, as in --set model.hidden_size=512.")
+        _set(table, key.strip().split("."), _value(text.strip()), setting)
+    return config_from_table(table, "--set")
+
+
+def plugin_from_text(text: str) -> Named:
+    """Return the name and options in `NAME` or `NAME:key=value,key=value`, the form for command-line options."""
+    name, _, options = text.partition(":")
+    bound = {}
+    for option in filter(None, options.split(",")):
+        key, equals, value = option.partition("=")
+        if not equals or not name:
+            raise UsageError(f"'{text}': expected NAME or NAME:key=value,key=value.")
+        bound[key.strip()] = _value(value.strip())
+    return Named(name, bound)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _set(table: dict[str, Any], path: list[str], value: Any, setting: str) -> None:
+    """Put a value at a dotted path. A step below a plugin's name makes a table of name and options of it."""
+    *parents, last = path
+    for depth, name in enumerate(parents):
+        below = table.get(name)
+        if isinstance(below, str):
+            below = {"name": below}
+        elif below is None:
+            below = {}
+        elif not isinstance(below, dict):
+            raise UsageError(f"--set {setting}: {'.'.join(path[: depth + 1])} is a value, not a table of settings.")
+        table[name] = dict(below)
+        table = table[name]
+    was = table.get(last)
+    if isinstance(was, dict) and "name" in was and isinstance(value, str) and value == was["name"]:
+        return  # the same plugin named again keeps its options
+    table[last] = value
+
+
+def _read(kind: type[Any], table: Any, path: tuple[str, ...], source: str) -> Any:
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{source}: [{'.'.join(path)}] is {table!r}; it is a table of settings.")
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for name, value in table.items():
+        place = ".".join((*path, name))
+        if name not in hints:
+            nearest = did_you_mean(name, hints) or _elsewhere(name)
+            raise UsageError(f"{source}: unknown key '{place}'.{nearest} Accepted: {', '.join(sorted(hints))}.")
+        values[name] = _convert(value, hints[name], (*path, name), source)
+    return kind(**values)
+
+
+def _elsewhere(name: str) -> str:
+    """Return " Did you mean 'X'?" for a key of that name or nearly so in another table."""
+    keys = {
+        f.name: f"{section.name}.{f.name}"
+        for section in dataclasses.fields(Config)
+        if dataclasses.is_dataclass(section.default)
+        for f in dataclasses.fields(section.default)
+    }
+    return f" Did you mean '{keys[name]}'?" if name in keys else ""
+
+
+def _convert(value: Any, hint: Any, path: tuple[str, ...], source: str) -> Any:
+    place = f"{source}: {'.'.join(path)}"
+    members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if dataclasses.is_dataclass(hint) and hint is not Named:
+        assert isinstance(hint, type)
+        return _read(hint, value, path, source)
+    if Named in members:
+        if value is None and type(None) in members:
+            return None
+        return _named(value, place)
+    if typing.get_origin(hint) is dict and typing.get_args(hint)[1] is Named:
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{place}: {value!r} is not accepted; it is a table of names.")
+        return {name: _named(item, f"{place}.{name}") for name, item in value.items()}
+    if typing.get_origin(hint) is dict:
+        return dict(value)
+    return convert(value, hint, place)
+
+
+def _named(value: Any, place: str) -> Named:
+    if isinstance(value, Named):
+        return value
+    if isinstance(value, str) and value:
+        return Named(value)
+    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+        return Named(value["name"], {key: option for key, option in value.items() if key != "name"})
+    raise UsageError(f"{place}: {value!r} is not accepted; it takes a name, or a table of name and options.")
+
+
+def to_table(config: Config) -> dict[str, Any]:
+    """Return the configuration as nested tables, as TOML has them: nothing that is None, plugins by name."""
+
+    def table(value: Any) -> Any:
+        if isinstance(value, Named):
+            return {"name": value.name, **value.options} if value.options else value.name
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            items = ((f.name, table(getattr(value, f.name))) for f in dataclasses.fields(value))
+            return {name: item for name, item in items if item is not None and item != {}}
+        if isinstance(value, dict):
+            return {name: table(item) for name, item in value.items()}
+        return list(value) if isinstance(value, tuple) else value
+
+    result: dict[str, Any] = table(config)
+    return result
+
+
+def dump_config(config: Config) -> bytes:
+    """Return the configuration as a TOML file."""
+    return tomli_w.dumps(to_table(config)).encode()
+
+
+def resolve(config: Config) -> Config:
+    """Return the configuration with what follows from the text's level filled in.
+
+    word: cleaner `unicode-words`, tokenizer `whitespace`, unknown threshold 3, files parted at line ends. char: cleaner
+    `none`, tokenizer `characters`, unknown threshold 0, files parted at any character.
+    """
+    word = config.text.level == "word"
+    text = dataclasses.replace(
+        config.text,
+        cleaner=config.text.cleaner or Named("unicode-words" if word else "none"),
+        tokenizer=config.text.tokenizer or Named("whitespace" if word else "characters"),
+        unknown_threshold=_first(config.text.unknown_threshold, 3 if word else 0),
+    )
+    data = dataclasses.replace(config.data, split_at=config.data.split_at or ("line" if word else "character"))
+    return dataclasses.replace(config, text=text, data=data)
+
+
+def _first(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def check(config: Config, source: str) -> None:
+    """Raise UsageError for a number outside its range."""
+    model, training, text = config.model, config.training, config.text
+    ranges: list[tuple[str, Any, bool, str]] = [
+        ("text.unknown_threshold", text.unknown_threshold, (text.unknown_threshold or 0) >= 0, "0 or more"),
+        ("text.max_size", text.max_size, text.max_size is None or text.max_size >= 1, "1 or more"),
+        ("text.workers", text.workers, text.workers is None or text.workers >= 1, "1 or more"),
+        ("model.hidden_size", model.hidden_size, model.hidden_size >= 1, "1 or more"),
+        ("model.num_layers", model.num_layers, model.num_layers >= 1, "1 or more"),
+        ("model.dropout", model.dropout, 0 <= model.dropout < 1, "a number from 0 to below 1"),
+        ("training.batch_size", training.batch_size, training.batch_size >= 1, "1 or more"),
+        ("training.bptt", training.bptt, training.bptt >= 1, "1 or more"),
+        ("training.window", training.window, training.window is None or training.window >= 1, "1 or more"),
+        ("training.epochs", training.epochs, training.epochs >= 0, "0 or more"),
+        ("training.max_steps", training.max_steps, training.max_steps >= 0, "0 or more"),
+        ("training.max_seconds", training.max_seconds, training.max_seconds >= 0, "0 or more"),
+        ("training.warmup_steps", training.warmup_steps, training.warmup_steps >= 0, "0 or more"),
+        ("training.final_lr", training.final_lr, 0 <= training.final_lr <= 1, "a number from 0 to 1"),
+        ("training.plateau_factor", training.plateau_factor, 0 < training.plateau_factor < 1, "between 0 and 1"),
+        ("training.plateau_patience", training.plateau_patience, training.plateau_patience >= 0, "0 or more"),
+        ("training.clip_norm", training.clip_norm, training.clip_norm >= 0, "0 (no clipping) or more"),
+        ("training.patience", training.patience, training.patience >= 0, "0 (never stop early) or more"),
+        ("training.evaluate_every", training.evaluate_every, training.evaluate_every >= 0, "0 (each epoch) or more"),
+        ("training.evaluation_window", training.evaluation_window, training.evaluation_window >= 1, "1 or more"),
+        ("training.log_every", training.log_every, training.log_every >= 1, "1 or more"),
+        ("runtime.seed", config.runtime.seed, 0 <= config.runtime.seed < 2**63, "0 to 2^63 - 1"),
+        ("runtime.threads", config.runtime.threads, (config.runtime.threads or 1) >= 1, "1 or more"),
+    ]
+    for key, value, good, accepted in ranges:
+        if not good:
+            raise UsageError(f"{source}: {key}={value!r} is not accepted; it takes {accepted}.")
+    if not (training.epochs or training.max_steps or training.max_seconds):
+        raise UsageError(f"{source}: training.epochs, max_steps and max_seconds are all 0: nothing would end training.")

@@ -1,0 +1,1 @@
+"""Token files, encoding, windows for truncated backpropagation, and the built-in datasets."""

@@ -1,0 +1,68 @@
+"""The three kinds of dataset. A dataset plugin implements one of these protocols; nothing is inherited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+
+from rnnpipe.text.files import TextFile
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Part: TypeAlias = Literal["train", "valid", "test"]
+PARTS: tuple[Part, ...] = ("train", "valid", "test")
+
+
+@runtime_checkable
+class TextDataset(Protocol):
+    """Documents of text, divided into parts. Each call gives the same documents again."""
+
+    def documents(self, split: Part) -> Iterable[str]:
+        """Yield the documents of one part; none if the dataset has no such part."""
+        ...
+
+
+@runtime_checkable
+class TextFileDataset(TextDataset, Protocol):
+    """A text dataset whose documents lie in files: they are streamed, not held in memory."""
+
+    def texts(self, split: Part, spool: Path, at: Literal["line", "character"]) -> Sequence[TextFile]:
+        """Return the byte ranges of one part, cut `at` line ends or anywhere; temporary copies go to `spool`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Padded sequences: inputs [N, T, I] float32, targets [N, O] or [N, T, O], lengths [N] int64."""
+
+    inputs: npt.NDArray[np.float32]
+    targets: npt.NDArray[np.float32 | np.int64]
+    lengths: npt.NDArray[np.int64]
+
+
+@runtime_checkable
+class SequenceDataset(Protocol):
+    """Sequences of numbers with a target for the last timestep or for every one."""
+
+    loss: Literal["mse", "binary-cross-entropy", "cross-entropy"]
+    target: Literal["last", "every"]
+
+    def sequences(self, split: Part) -> Sequences:
+        """Return one part."""
+        ...
+
+
+@runtime_checkable
+class PairDataset(Protocol):
+    """Pairs of a source and a target document."""
+
+    def pairs(self, split: Part) -> Iterable[tuple[str, str]]:
+        """Yield the pairs of one part."""
+        ...
+
+
+Dataset: TypeAlias = TextDataset | SequenceDataset | PairDataset

@@ -1,0 +1,119 @@
+"""From text to ids, by blocks, on any number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnpipe.data.tokens import Ids, smallest_type
+from rnnpipe.text.counting import batched, code_points, text_blocks
+from rnnpipe.text.files import Block, BlockText, Errors, TextFile, read_block
+from rnnpipe.text.native import NATIVE, word_encoder
+from rnnpipe.text.rules import LoadRules, Rules
+from rnnpipe.text.vocabulary import Vocabulary, load_vocabulary
+from rnnpipe.text.workers import map_ordered
+
+_GROUP_BLOCKS = 32
+_DROPPED = 0xFFFFFFFF  # marks a word that the byte table's prefix rule drops; no vocabulary is that large
+_CACHED_UNKNOWNS = 1 << 20
+
+
+class _WordIds(dict[bytes, int]):
+    """Ids by word; a word that is not there is unknown, or dropped, and is remembered up to a bound."""
+
+    def __init__(self, vocabulary: Vocabulary, drop_prefix: bytes) -> None:
+        super().__init__((word.encode(), number) for word, number in vocabulary.ids.items())
+        self._unk = vocabulary.unk_id
+        self._prefix = drop_prefix
+        self._room = len(self) + _CACHED_UNKNOWNS
+
+    def __missing__(self, word: bytes) -> int:
+        number = _DROPPED if word.startswith(self._prefix) else self._unk
+        if len(self) < self._room:
+            self[word] = number
+        return number
+
+
+class BlockEncoder:
+    """The rules and the vocabulary, made ready to turn blocks of UTF-8 into ids."""
+
+    def __init__(self, rules: Rules, vocabulary: Vocabulary) -> None:
+        self.rules = rules
+        self.vocabulary = vocabulary
+        self.dtype = smallest_type(vocabulary.size)
+        if rules.tokenizer.by_character:
+            self._by_point = np.full(0x110000, vocabulary.unk_id, np.uint32)
+            for token, number in vocabulary.ids.items():
+                self._by_point[ord(token)] = number
+        elif (table := rules.byte_table) is not None:
+            self._native = word_encoder(table, [word.encode() for word in vocabulary.ids], vocabulary.unk_id)
+            if self._native is None:
+                self._by_word = _WordIds(vocabulary, table.drop_prefix)
+
+    def encode(self, block: BlockText) -> Ids:
+        """Return the ids of an uncleaned block."""
+        table = self.rules.byte_table
+        ids: npt.NDArray[Any]
+        if self.rules.tokenizer.by_character:
+            ids = self._by_point[code_points(self.rules.cleaner.clean(block.text))]
+        elif table is not None and self._native is not None:
+            ids = np.frombuffer(self._native.encode(block.raw), np.uint32)
+        elif table is not None:
+            words = table.words(block.raw)
+            ids = np.fromiter(map(self._by_word.__getitem__, words), np.uint32, len(words))
+            ids = ids[ids != _DROPPED]
+        else:
+            ids = self.vocabulary.encode(self.rules.tokenize(block.text))
+        return ids.astype(self.dtype)
+
+
+def load_encoder(load_rules: LoadRules, dictionary: Path) -> BlockEncoder:
+    """Return the encoder of a dictionary file: what each worker process holds."""
+    return BlockEncoder(load_rules(), load_vocabulary(dictionary))
+
+
+def encode_texts(
+    texts: Sequence[TextFile],
+    load_rules: LoadRules,
+    dictionary: Path,
+    *,
+    errors: Errors = "strict",
+    workers: int = 1,
+    progress: Callable[[int], None] = lambda done_bytes: None,
+) -> Iterator[Iterator[Ids]]:
+    """Yield, for each text in order, its ids in arrays; each text's arrays must be used up before the next text."""
+    rules = load_rules()
+    blocks = (block for text in texts for block in text_blocks(text, rules))
+    tasks = ((group, errors) for group in batched(blocks, _GROUP_BLOCKS))
+    results = (
+        result
+        for group in map_ordered(
+            _encode_group,
+            partial(load_encoder, load_rules, dictionary),
+            tasks,
+            workers,
+            threads=NATIVE and rules.byte_table is not None,
+        )
+        for result in group
+    )
+
+    def arrays(text: TextFile) -> Iterator[Ids]:
+        position = text.start
+        while position < text.stop:
+            size, ids = next(results)
+            progress(size)
+            position += size
+            yield ids
+
+    for text in texts:
+        yield arrays(text)
+
+
+def _encode_group(encoder: BlockEncoder, task: tuple[list[Block], Errors]) -> list[tuple[int, Ids]]:
+    group, errors = task
+    return [(block.stop - block.start, encoder.encode(read_block(block, errors))) for block in group]

@@ -1,0 +1,181 @@
+"""Token files: ids in memory-mapped `.npy` arrays, with the digest of the dictionary they were made with.
+
+A token folder holds `meta.json`, a copy of the dictionary, and for each part `tokens.npy` (ids in the smallest unsigned
+type that fits; each document begins with the boundary `<doc>`) and `offsets.npy` (where each document begins, int64).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rnnpipe.durable import read_json
+from rnnpipe.errors import InputError
+from rnnpipe.text.vocabulary import Vocabulary, load_vocabulary
+
+FORMAT = "rnnpipe-tokens"
+VERSION = 1
+META = "meta.json"
+DICTIONARY = "dictionary.txt"
+
+Ids = npt.NDArray[np.unsignedinteger[Any]]
+
+
+def smallest_type(size: int) -> np.dtype[np.unsignedinteger[Any]]:
+    """Return the smallest unsigned integer type that holds the ids 0 to `size` - 1."""
+    return np.dtype(np.min_scalar_type(max(size - 1, 0)))
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """The tokens of one part: ids [N] and the document offsets [D], both memory-mapped."""
+
+    tokens: Ids
+    offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class ArrayWriter:
+    """Appends arrays to one `.npy` file, whose length is known only at the end."""
+
+    def __init__(self, file: IO[bytes], dtype: np.dtype[Any]) -> None:
+        self.length = 0
+        self.digest = hashlib.sha256()
+        self._file = file
+        self._dtype = dtype
+        self._write_header()
+
+    def append(self, array: npt.NDArray[Any]) -> None:
+        """Write an array behind the others."""
+        data = np.ascontiguousarray(array, self._dtype).view(np.uint8).data
+        self._file.write(data)
+        self.digest.update(data)
+        self.length += len(array)
+
+    def close(self) -> None:
+        """Write the header again, with the length; NumPy pads it so that it keeps its size."""
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+
+    def _write_header(self) -> None:
+        shape = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self.length,)}
+        np.lib.format.write_array_header_1_0(self._file, shape)
+
+
+@contextmanager
+def array_writer(path: Path, dtype: np.dtype[Any]) -> Iterator[ArrayWriter]:
+    """Open a `.npy` file for appending; on an exception it is left as it is, for the caller to throw away."""
+    with path.open("wb") as file:
+        writer = ArrayWriter(file, dtype)
+        yield writer
+        writer.close()
+
+
+def write_part(folder: Path, documents: Iterable[Iterable[Ids]], vocabulary: Vocabulary) -> dict[str, Any]:
+    """Write one part, a document after the other, each as arrays of ids; return its record for `meta.json`."""
+    folder.mkdir(parents=True)
+    offsets = []
+    unknown = 0
+    dtype = smallest_type(vocabulary.size)
+    with array_writer(folder / "tokens.npy", dtype) as tokens:
+        for document in documents:
+            offsets.append(tokens.length)
+            tokens.append(np.array([vocabulary.doc_id], dtype))
+            for ids in document:
+                unknown += int(np.count_nonzero(ids == vocabulary.unk_id))
+                tokens.append(ids)
+    with array_writer(folder / "offsets.npy", np.dtype(np.int64)) as file:
+        file.append(np.array(offsets, np.int64))
+    return {
+        "documents": len(offsets),
+        "tokens": tokens.length,
+        "unknown": unknown,
+        "sha256": tokens.digest.hexdigest(),
+    }
+
+
+@dataclass(frozen=True)
+class TokenFolder:
+    """A token folder: its record, and its dictionary."""
+
+    path: Path
+    meta: dict[str, Any]
+
+    @property
+    def parts(self) -> list[str]:
+        """Return the names of the parts that it has."""
+        return list(self.meta["parts"])
+
+    def vocabulary(self) -> Vocabulary:
+        """Return its dictionary; raise InputError with both digests if another one lies there."""
+        vocabulary = load_vocabulary(self.path / DICTIONARY)
+        check_dictionary(self, vocabulary, self.path / DICTIONARY)
+        return vocabulary
+
+    def part(self, name: str) -> TokenFile:
+        """Return the tokens of one part, memory-mapped."""
+        record = self.meta["parts"].get(name)
+        if record is None:
+            raise InputError(f"{self.path}: has no part '{name}'; it has {', '.join(self.parts)}.")
+        tokens = _map_array(self.path / name / "tokens.npy", "u", record["tokens"])
+        offsets = _map_array(self.path / name / "offsets.npy", "i", record["documents"])
+        return TokenFile(tokens, offsets)
+
+
+def _map_array(path: Path, kind: str, length: int) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any]
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False) if length else np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: is missing; run `rnnpipe encode` again.") from None
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a whole .npy file ({error}); run `rnnpipe encode` again.") from None
+    if array.shape != (length,) or array.dtype.kind != kind:
+        raise InputError(
+            f"{path}: holds {array.dtype} {array.shape}, its {META} promises {length} whole numbers; "
+            "run `rnnpipe encode` again."
+        )
+    return array
+
+
+def load_tokens(path: Path) -> TokenFolder:
+    """Open a token folder; raise InputError if it is none."""
+    meta_path = Path(path) / META
+    if not meta_path.is_file():
+        raise InputError(
+            f"{path}: not a token folder (no {META}); `rnnpipe encode TEXT --dict DICT -o {path}` makes one."
+        )
+    meta = read_json(meta_path)
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise InputError(f"{meta_path}: not the record of a token folder.")
+    if meta.get("version") != VERSION:
+        raise InputError(f"{meta_path}: format version {meta.get('version')!r}; this rnnpipe reads {VERSION}.")
+    parts = meta.get("parts")
+    fields = ("documents", "tokens", "unknown")
+    if not isinstance(parts, dict) or not all(
+        isinstance(record, dict) and all(isinstance(record.get(key), int) and record[key] >= 0 for key in fields)
+        for record in parts.values()
+    ):
+        raise InputError(f"{meta_path}: parts is {parts!r}, not counts of documents, tokens and unknown by part.")
+    if not isinstance(meta.get("dictionary"), str):
+        raise InputError(f"{meta_path}: the digest of the dictionary is missing.")
+    return TokenFolder(Path(path), meta)
+
+
+def check_dictionary(tokens: TokenFolder, vocabulary: Vocabulary, name: Path) -> None:
+    """Raise InputError, with both digests, unless the tokens were made with this dictionary."""
+    if tokens.meta["dictionary"] != vocabulary.digest:
+        raise InputError(
+            f"{tokens.path}: was encoded with the dictionary {tokens.meta['dictionary'][:16]}..., but {name} is "
+            f"{vocabulary.digest[:16]}...; encode again with the one you mean."
+        )

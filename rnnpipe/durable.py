@@ -1,0 +1,141 @@
+"""Files and directories that appear whole or not at all.
+
+Everything rnnpipe publishes is written under a temporary name beside its target, forced to the disk, renamed, and the
+rename forced to the disk by an fsync of the parent directory. A reader never sees half a file; after a crash the old
+one is still there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from rnnpipe.errors import InputError
+
+
+def fsync_path(path: Path) -> None:
+    """Force a file or directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what a killed writer of the same target left behind; a living writer's files stay."""
+    for stale in path.parent.glob(f".{path.name}.*.tmp"):
+        pid = stale.name.rsplit(".", 2)[1]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open `path` for writing bytes; it appears, whole and durable, when the block ends without an exception."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory; name a file to write to.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(path)
+    temporary = _temporary(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_path(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, whole and durable."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON with a final newline, whole and durable."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary directory that becomes `path` when the block ends without an exception.
+
+    An existing `path` is replaced: it is renamed aside first, so that a crash leaves the old one or the new one.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; name a directory to write to.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(path)
+    temporary = _temporary(path)
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for item in sorted(temporary.rglob("*")):
+            fsync_path(item)
+        fsync_path(temporary)
+        if path.exists():
+            aside = path.with_name(f".{path.name}.old.{os.getpid()}.tmp")
+            path.rename(aside)
+            temporary.rename(path)
+            shutil.rmtree(aside)
+        else:
+            temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fsync_path(path.parent)
+
+
+def sha256_file(path: Path, start: int = 0, stop: int | None = None) -> str:
+    """Return the SHA-256, in hex, of the bytes [start, stop) of a file."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        file.seek(start)
+        left = (Path(path).stat().st_size if stop is None else stop) - start
+        while left > 0 and (block := file.read(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()
+
+
+def read_json(path: Path, limit_bytes: int = 1 << 26) -> Any:
+    """Return the value in a JSON file of at most `limit_bytes`; raise InputError naming the file, line and column."""
+    path = Path(path)
+    size = path.stat().st_size
+    if size > limit_bytes:
+        raise InputError(f"{path}: {size} bytes, more than the {limit_bytes} that such a file may have.")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8; this is not a JSON file of rnnpipe.") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg} (not valid JSON).") from None

@@ -1,0 +1,1 @@
+"""Configurations that ship with rnnpipe: data only, one TOML file each."""

@@ -1,0 +1,1 @@
+"""From a trained model to text: prompts, samplers, the one draw, batches."""

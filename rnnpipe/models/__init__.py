@@ -1,0 +1,1 @@
+"""Networks: `Recurrent`, a stack of any cell, and the models built on it."""

@@ -1,0 +1,159 @@
+"""`Recurrent`: a stack of any cell, shaped like `nn.LSTM`, for anybody's own training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rnnpipe.backends.base import Backend, choose
+from rnnpipe.cells.base import Cell, State
+from rnnpipe.errors import UsageError
+
+States = tuple[State, ...]  # one per layer; with two directions: layer 0 forward, layer 0 reverse, layer 1 forward, ...
+
+
+class Recurrent(nn.Module):
+    """`num_layers` layers of one cell over time, in one or both directions.
+
+        output, state = rnn(x, state, lengths=lengths)
+
+    x: [T, B, input_size], or [T, B] of int64 for one-hot input given by its classes. output: [T, B, hidden_size], with
+    both directions side by side if `bidirectional`. state: one tuple a layer and direction, in the order of `nn.LSTM`;
+    None starts from zeros. lengths: [B], the valid timesteps of each sequence; past its end its state holds and its
+    output is 0.
+
+    cell: the name of a registered cell, or a subclass of `Cell`. dropout: between layers, in training. backend: "auto"
+    or the name of one that must be used; `backend_used` tells which ran last. Further options go to the cell.
+    """
+
+    def __init__(
+        self,
+        cell: str | type[Cell],
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        backend: str = "auto",
+        backends: Sequence[Backend] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise UsageError(f"dropout={dropout} is not accepted; it takes a number from 0 to below 1.")
+        if num_layers < 1 or hidden_size < 1 or input_size < 1:
+            raise UsageError(
+                f"input_size={input_size}, hidden_size={hidden_size}, num_layers={num_layers}: each must be above 0."
+            )
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.dropout = dropout
+        self.bidirectional = bidirectional
+        self.backend = backend
+        self.backend_used: str | None = None
+        self.backends = list(backends) if backends is not None else _registered_backends()
+        directions = 2 if bidirectional else 1
+        layers: list[Cell] = []
+        for layer in range(num_layers):
+            size = input_size if layer == 0 else layers[-1].output_size * directions
+            layers += [_build_cell(cell, size, hidden_size, bias, options) for _ in range(directions)]
+        self.layers = nn.ModuleList(layers)
+        self.output_size = layers[-1].output_size * directions
+
+    def cells(self) -> list[Cell]:
+        """Return the cells, in the order of the states."""
+        return [layer for layer in self.layers if isinstance(layer, Cell)]
+
+    def initial_state(self, batch_size: int, like: Tensor) -> States:
+        """Return zeros for every layer, on the device of `like`."""
+        dtype = next(self.parameters()).dtype
+        return tuple(cell.initial_state(batch_size, device=like.device, dtype=dtype) for cell in self.cells())
+
+    def forward(
+        self, x: Tensor, state: States | None = None, *, lengths: Tensor | None = None
+    ) -> tuple[Tensor, States]:
+        """Run over all timesteps; return the outputs and the final state."""
+        states = self.initial_state(x.shape[1], x) if state is None else state
+        cells = self.cells()
+        if self.bidirectional:
+            return self._both_directions(x, states, lengths)
+        if self.dropout == 0 or not self.training or self.num_layers == 1:
+            y, finals = self._run(cells, x, states, lengths)
+            return y, tuple(finals)
+        # A backend runs a stack in one call; dropout between the layers needs one call a layer.
+        finals = []
+        for layer, cell in enumerate(cells):
+            x, final = self._run([cell], x, states[layer : layer + 1], lengths)
+            finals += final
+            if layer < self.num_layers - 1:
+                x = F.dropout(x, self.dropout)
+        return x, tuple(finals)
+
+    def _run(
+        self, cells: Sequence[Cell], x: Tensor, states: Sequence[State], lengths: Tensor | None
+    ) -> tuple[Tensor, list[State]]:
+        backend, _ = choose(self.backends, self.backend, cells, x, lengths)
+        self.backend_used = backend.name
+        return backend.run(cells, x, states, lengths)
+
+    def _both_directions(self, x: Tensor, states: States, lengths: Tensor | None) -> tuple[Tensor, States]:
+        cells = self.cells()
+        finals: list[State] = []
+        for layer in range(0, len(cells), 2):
+            forward, final = self._run(cells[layer : layer + 1], x, states[layer : layer + 1], lengths)
+            finals += final
+            flipped = flip(x, lengths)
+            reverse, final = self._run(cells[layer + 1 : layer + 2], flipped, states[layer + 1 : layer + 2], lengths)
+            finals += final
+            x = torch.cat((forward, flip(reverse, lengths)), -1)
+            if layer + 2 < len(cells) and self.training:
+                x = F.dropout(x, self.dropout)
+        return x, tuple(finals)
+
+    def refusals(self, x: Tensor, lengths: Tensor | None = None) -> tuple[str, dict[str, str]]:
+        """Return the backend that would run `x` through the whole stack, and why those before it refuse."""
+        backend, refused = choose(self.backends, self.backend, self.cells(), x, lengths)
+        return backend.name, refused
+
+
+def flip(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return x [T, B, ...] with each sequence reversed in time within its length; padding stays where it is."""
+    if lengths is None:
+        return x.flip(0)
+    steps = torch.arange(x.shape[0], device=x.device)[:, None]
+    reversed_steps = lengths.to(x.device) - 1 - steps
+    index = torch.where(reversed_steps >= 0, reversed_steps, steps)
+    return x.gather(0, index.view(*index.shape, *(1,) * (x.dim() - 2)).expand_as(x))
+
+
+def detach(state: States) -> States:
+    """Return the state cut off from the computation that made it: truncated backpropagation through time."""
+    return tuple(tuple(leaf.detach() for leaf in layer) for layer in state)
+
+
+def _build_cell(
+    cell: str | type[Cell], input_size: int, hidden_size: int, bias: bool, options: Mapping[str, Any]
+) -> Cell:
+    # The one place in this room that turns a name into an object: people call `Recurrent("lstm", ...)` in their code.
+    from rnnpipe.options import bind_options
+    from rnnpipe.plugins import full_registry
+
+    kind = full_registry().get("cell", cell) if isinstance(cell, str) else cell
+    name = f"cell '{cell if isinstance(cell, str) else cell.__name__}'"
+    bound = bind_options(kind, {"bias": bias, **options}, name, reserved=2)
+    built: Cell = kind(input_size, hidden_size, **bound)
+    return built
+
+
+def _registered_backends() -> list[Backend]:
+    from rnnpipe.plugins import full_registry
+
+    registry = full_registry()
+    return [registry.build("backend", name, {}) for name in registry.names("backend")]

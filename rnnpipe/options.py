@@ -1,0 +1,123 @@
+"""A factory's signature is its option schema: names, defaults and types are read from it and checked here."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rnnpipe.errors import UsageError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a factory: its name, annotated type (None where there is none) and default."""
+
+    name: str
+    annotation: Any
+    default: Any
+
+    def __str__(self) -> str:
+        return self.name if self.default is inspect.Parameter.empty else f"{self.name}={self.default!r}"
+
+
+def list_options(factory: Callable[..., Any], reserved: int = 0, supplied: set[str] | None = None) -> list[Option]:
+    """Return the options of `factory`: its parameters less the first `reserved` and those that rnnpipe `supplied`."""
+    parameters = list(inspect.signature(factory).parameters.values())[reserved:]
+    hints = _type_hints(factory)
+    return [
+        Option(parameter.name, hints.get(parameter.name), parameter.default)
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.name not in (supplied or set())
+    ]
+
+
+def _type_hints(factory: Callable[..., Any]) -> dict[str, Any]:
+    function = getattr(factory, "__init__") if isinstance(factory, type) else factory  # noqa: B009 - mypy: unsound otherwise
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):  # annotations that only a type checker can resolve
+        return {}
+
+
+def bind_options(
+    factory: Callable[..., Any],
+    options: Mapping[str, Any],
+    owner: str,
+    reserved: int = 0,
+    supplied: set[str] | None = None,
+) -> dict[str, Any]:
+    """Return `options` as keyword arguments for `factory`, checked against its signature.
+
+    Raises UsageError for an unknown option, a value of another type, or a missing one that has no default; the error
+    lists what is accepted.
+    """
+    accepted = {option.name: option for option in list_options(factory, reserved, supplied)}
+    listing = ", ".join(map(str, accepted.values())) or "none"
+    bound = {}
+    for name, value in options.items():
+        if name not in accepted:
+            raise UsageError(f"{owner} has no option '{name}'.{did_you_mean(name, accepted)} Accepted: {listing}.")
+        bound[name] = convert(value, accepted[name].annotation, f"option '{name}' of {owner}")
+    missing = [o.name for o in accepted.values() if o.default is inspect.Parameter.empty and o.name not in bound]
+    if missing:
+        raise UsageError(f"{owner} needs the option '{missing[0]}'. Accepted: {listing}.")
+    return bound
+
+
+def convert(value: Any, annotation: Any, place: str) -> Any:
+    """Return `value` as the annotated type; raise UsageError naming the place, the value and what is accepted.
+
+    Whole numbers are accepted where a float is meant and lists where a tuple is; nothing else is converted. An
+    annotation that this module does not know accepts anything.
+    """
+    if annotation is None or annotation is Any or isinstance(annotation, typing.TypeVar):
+        return value
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        for member in sorted(typing.get_args(annotation), key=lambda member: member is float):
+            try:
+                return convert(value, type(None) if member is None else member, place)
+            except UsageError:
+                continue
+    elif origin is typing.Literal:
+        if value in typing.get_args(annotation):
+            return value
+    elif annotation is float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    elif annotation in (tuple, list) or origin in (tuple, list, Sequence):
+        if isinstance(value, list | tuple):
+            return tuple(value) if tuple in (annotation, origin) else list(value)
+    elif annotation is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif annotation in (bool, str, dict, type(None)):
+        if isinstance(value, annotation):
+            return value
+    elif not isinstance(annotation, type) or not isinstance(value, str | int | float | bool | list | dict):
+        return value
+    raise UsageError(f"{place}: {value!r} is not accepted; it takes {describe(annotation)}.")
+
+
+def describe(annotation: Any) -> str:
+    """Return an annotation in words."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "nothing"}
+    if annotation in words:
+        return words[annotation]
+    origin, members = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(member) for member in members)
+    if origin is typing.Literal:
+        return " or ".join(map(repr, members))
+    if annotation in (tuple, list) or origin in (tuple, list, Sequence):
+        return (
+            "a list of " + ", ".join(dict.fromkeys(describe(m) for m in members if m is not ...))
+            if members
+            else "a list"
+        )
+    return getattr(annotation, "__name__", str(annotation))

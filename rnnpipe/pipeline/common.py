@@ -1,0 +1,106 @@
+"""What the stages share: rules by name, output folders, digests of inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rnnpipe.durable import sha256_file
+from rnnpipe.errors import InputError
+from rnnpipe.plugins import text_registry
+from rnnpipe.text.cleaning import Cleaner
+from rnnpipe.text.corpus import CorpusFolder, is_corpus, load_corpus
+from rnnpipe.text.files import TextFile
+from rnnpipe.text.rules import LoadRules, Named, Rules, TextRules, rules_digest
+from rnnpipe.text.tokenizing import Tokenizer
+
+Progress = Callable[[int], None]  # hears of the bytes done since it was last called
+Report = Callable[[str], None]  # hears of what a person should know
+
+
+def no_progress(done_bytes: int) -> None:
+    """Take no notice."""
+
+
+def no_report(message: str) -> None:
+    """Take no notice."""
+
+
+def load_cleaner(cleaner: Named) -> Cleaner:
+    """Return the cleaner of a name and options."""
+    built: Cleaner = text_registry().build("cleaner", cleaner.name, cleaner.options)
+    return built
+
+
+def load_rules(cleaner: Named, tokenizer: Named) -> Rules:
+    """Return the rules of names and options; worker processes call this too."""
+    split: Tokenizer = text_registry().build("tokenizer", tokenizer.name, tokenizer.options)
+    return Rules(load_cleaner(cleaner), split)
+
+
+def rules_loader(rules: TextRules, cleaned_by: Named | None) -> LoadRules:
+    """Return the function that loads `rules`, less the cleaning that the texts have been through already.
+
+    Raises InputError, with both digests, if they were cleaned by other rules.
+    """
+    if cleaned_by is None or cleaned_by == Named("none"):
+        return partial(load_rules, rules.cleaner, rules.tokenizer)
+    if cleaned_by != rules.cleaner:
+        raise InputError(
+            f"the corpus was cleaned by {cleaned_by.to_json()} ({rules_digest(cleaned_by.to_json())}), but "
+            f"{rules.cleaner.to_json()} ({rules_digest(rules.cleaner.to_json())}) is asked for; clean it again from "
+            "the original text, or leave out --cleaner, or use a dictionary that belongs to it."
+        )
+    return partial(load_rules, Named("none"), rules.tokenizer)
+
+
+def find_corpora(inputs: Sequence[str]) -> list[CorpusFolder] | None:
+    """Return the inputs as cleaned corpora if they all are, None if none is; raise InputError for a mixture."""
+    cleaned = [is_corpus(item) for item in inputs]
+    if not any(cleaned):
+        return None
+    if not all(cleaned):
+        other = inputs[cleaned.index(False)]
+        raise InputError(
+            f"{other}: is no cleaned corpus, but {inputs[cleaned.index(True)]} is; give one kind at a time."
+        )
+    corpora = [load_corpus(Path(item)) for item in inputs]
+    if len({rules_digest(corpus.cleaner.to_json()) for corpus in corpora}) > 1:
+        raise InputError(f"{', '.join(inputs)}: were cleaned by different rules; clean them again alike.")
+    return corpora
+
+
+def describe_texts(texts: Iterable[TextFile], part: str) -> list[dict[str, Any]]:
+    """Return name, size, SHA-256 and part of each text: what a dictionary says it has counted."""
+    return [
+        {
+            "name": Path(text.name).name,
+            "bytes": text.size,
+            "sha256": sha256_file(text.path, text.start, text.stop),
+            "part": part,
+        }
+        for text in texts
+    ]
+
+
+def fingerprint(value: Any) -> str:
+    """Return the SHA-256 of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def check_output_folder(out: Path, marker: str, inputs: Sequence[str] = ()) -> None:
+    """Raise InputError if writing the folder `out` would destroy something that is not an earlier output of this kind.
+
+    `marker` is the file by which such an output is known.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; name a folder to write to.")
+    if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
+        raise InputError(f"{out}: holds other files (no {marker}); name a new or empty folder.")
+    for item in inputs:
+        if item != "-" and Path(item).exists() and Path(item).resolve().is_relative_to(out.resolve()):
+            raise InputError(f"{out}: holds the input {item}; name another folder to write to.")

@@ -1,0 +1,109 @@
+"""The stage `build-dict`: texts to a dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rnnpipe.data.text_files import temporary_folder
+from rnnpipe.errors import InputError
+from rnnpipe.pipeline.common import Progress, describe_texts, find_corpora, no_progress, rules_loader
+from rnnpipe.text.counting import Counts, count_tokens
+from rnnpipe.text.files import Errors, TextFile, open_texts
+from rnnpipe.text.rules import Named, TextRules
+from rnnpipe.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the stage wrote: the vocabulary, the bytes mended on the way in, and whether it was there already."""
+
+    vocabulary: Vocabulary
+    mended_bytes: int
+    skipped: bool = False
+
+
+def build_dict(
+    inputs: Sequence[str],
+    out: Path,
+    *,
+    cleaner: Named | None = None,
+    tokenizer: Named = Named("whitespace"),
+    unknown_threshold: int = 3,
+    max_size: int | None = None,
+    encoding: str = "utf-8",
+    errors: Errors = "strict",
+    workers: int = 1,
+    skip: bool = False,
+    progress: Progress = no_progress,
+) -> Built:
+    """Count the tokens of texts, or of the training parts of cleaned corpora, and write the dictionary `out`.
+
+    The file is the same to the byte for any number of workers and any order of inputs. `cleaner` None means the one
+    that a cleaned corpus went through, otherwise `unicode-words`. With `skip`, a dictionary that already counts just
+    this is left as it is.
+    """
+    if out.is_dir():
+        raise InputError(f"{out}: is a directory; name a file for the dictionary.")
+    with temporary_folder() as spool:
+        corpora = find_corpora(inputs)
+        cleaned_by = corpora[0].cleaner if corpora else None
+        part = "all"
+        if corpora:
+            texts: list[TextFile] = []
+            for corpus in corpora:
+                part = "train" if "train" in corpus.parts else "all"
+                texts += corpus.texts(part)
+        else:
+            texts = open_texts(inputs, spool, encoding, errors)
+        rules = TextRules(cleaner or cleaned_by or Named("unicode-words"), tokenizer)
+        loader = rules_loader(rules, cleaned_by)
+        counted = describe_texts(_whole_files(texts), part)
+        if skip and out.is_file():
+            before = load_vocabulary(out)
+            wanted = build_vocabulary(
+                {}, rules, unknown_threshold=unknown_threshold, max_size=max_size, counted=counted
+            )
+            if (before.rules, before.counted, before.unknown_threshold, before.max_size) == (
+                wanted.rules,
+                wanted.counted,
+                unknown_threshold,
+                max_size,
+            ):
+                return Built(before, 0, skipped=True)
+        counts = count_tokens(texts, loader, errors=errors, workers=workers, progress=progress)
+        vocabulary = build_vocabulary(
+            counts.tokens,
+            rules,
+            unknown_threshold=unknown_threshold,
+            max_size=max_size,
+            counted=counted,
+            characters=counts.characters,
+        )
+    _check(vocabulary, counts, inputs)
+    vocabulary.save(out)
+    return Built(vocabulary, counts.mended_bytes)
+
+
+def _whole_files(texts: Sequence[TextFile]) -> list[TextFile]:
+    """Return one text for each file, from its first document's start to its last one's end."""
+    whole: dict[Path, TextFile] = {}
+    for text in texts:
+        first = whole.get(text.path, text)
+        whole[text.path] = TextFile(text.name, text.path, min(first.start, text.start), max(first.stop, text.stop))
+    return list(whole.values())
+
+
+def _check(vocabulary: Vocabulary, counts: Counts, inputs: Sequence[str]) -> None:
+    names = ", ".join(inputs)
+    if not counts.tokens:
+        raise InputError(
+            f"{names}: no token is left after cleaner '{vocabulary.rules.cleaner.name}' and tokenizer "
+            f"'{vocabulary.rules.tokenizer.name}'; use another cleaner or text."
+        )
+    if vocabulary.kept == 0:
+        raise InputError(
+            f"{names}: no token occurs more than {vocabulary.unknown_threshold} times (the most frequent: "
+            f"{vocabulary.counts[0]}), so all would be unknown. Lower --unknown-threshold or give more text."
+        )

@@ -1,0 +1,92 @@
+"""The stage `encode`: texts and a dictionary to token files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rnnpipe.data.encode import encode_texts
+from rnnpipe.data.text_files import temporary_folder
+from rnnpipe.data.tokens import DICTIONARY, FORMAT, META, VERSION, TokenFolder, load_tokens, write_part
+from rnnpipe.durable import atomic_directory, write_json
+from rnnpipe.errors import InputError
+from rnnpipe.pipeline.common import (
+    Progress,
+    check_output_folder,
+    describe_texts,
+    find_corpora,
+    fingerprint,
+    no_progress,
+    rules_loader,
+)
+from rnnpipe.text.files import Errors, TextFile, open_texts
+from rnnpipe.text.vocabulary import load_vocabulary
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the stage wrote, and whether it was there already."""
+
+    folder: TokenFolder
+    skipped: bool = False
+
+
+def encode(
+    inputs: Sequence[str],
+    dictionary: Path,
+    out: Path,
+    *,
+    encoding: str = "utf-8",
+    errors: Errors = "strict",
+    workers: int = 1,
+    skip: bool = False,
+    progress: Progress = no_progress,
+) -> Encoded:
+    """Write the token folder `out` of texts, or of all parts of cleaned corpora, by the rules of a dictionary.
+
+    Raises InputError, with the digests of both, if a corpus was cleaned by other rules than the dictionary's.
+    """
+    check_output_folder(out, META, [*inputs, str(dictionary)])
+    vocabulary = load_vocabulary(dictionary)
+    with temporary_folder() as spool:
+        corpora = find_corpora(inputs)
+        parts: dict[str, list[TextFile]] = {}
+        for corpus in corpora or ():
+            for part in corpus.parts:
+                parts.setdefault(part, []).extend(corpus.texts(part))
+        if not corpora:
+            parts = {"all": open_texts(inputs, spool, encoding, errors)}
+        loader = rules_loader(vocabulary.rules, corpora[0].cleaner if corpora else None)
+        made_from = fingerprint(
+            {
+                "version": VERSION,
+                "dictionary": vocabulary.digest,
+                "errors": errors,
+                "texts": {part: describe_texts(texts, part) for part, texts in parts.items()},
+            }
+        )
+        if skip and (out / META).is_file():
+            before = load_tokens(out)
+            if before.meta.get("made_from") == made_from:
+                return Encoded(before, skipped=True)
+        records: dict[str, Any] = {}
+        with atomic_directory(out) as temporary:
+            for part, texts in parts.items():
+                documents = encode_texts(texts, loader, dictionary, errors=errors, workers=workers, progress=progress)
+                records[part] = write_part(temporary / part, documents, vocabulary)
+            if all(record["tokens"] <= record["documents"] for record in records.values()):
+                raise InputError(f"{', '.join(inputs)}: no token is left under the rules of {dictionary}.")
+            shutil.copyfile(dictionary, temporary / DICTIONARY)
+            meta = {
+                "format": FORMAT,
+                "version": VERSION,
+                "dictionary": vocabulary.digest,
+                "vocab_size": vocabulary.size,
+                "made_from": made_from,
+                "parts": records,
+            }
+            write_json(temporary / META, meta)
+    return Encoded(load_tokens(out))

@@ -1,0 +1,234 @@
+"""All stages in order, each skipped if what it would write is there and up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnnpipe.config import Config, dump_config, load_config
+from rnnpipe.data.tokens import TokenFolder, check_dictionary, load_tokens
+from rnnpipe.durable import write_bytes, write_json
+from rnnpipe.errors import InputError, UsageError, unknown_name
+from rnnpipe.pipeline.clean import clean_dataset, load_text_dataset
+from rnnpipe.pipeline.common import Report, no_report
+from rnnpipe.pipeline.dictionary import build_dict
+from rnnpipe.pipeline.encode import encode
+from rnnpipe.text.corpus import CorpusFolder, load_corpus
+from rnnpipe.text.rules import Named
+from rnnpipe.text.vocabulary import load_vocabulary
+from rnnpipe.text.workers import default_workers
+
+if TYPE_CHECKING:
+    from rnnpipe.pipeline.evaluate import Evaluation
+    from rnnpipe.pipeline.train import Trained
+    from rnnpipe.training.callbacks import Callback
+
+STAGES = ("clean", "build-dict", "encode", "train", "eval")
+# Named here as well as in `runs`, which imports torch: the stages before training do not.
+CONFIG, DICTIONARY, CORPUS, TOKENS, RECORD = "config.toml", "dictionary.txt", "corpus", "tokens", "run.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which stages to run: from `first` (run in any case, with all behind it) to `last`."""
+
+    first: str | None = None
+    last: str = "eval"
+
+    def __post_init__(self) -> None:
+        for stage in (self.first, self.last):
+            if stage is not None and stage not in STAGES:
+                raise unknown_name("stage", stage, STAGES)
+        if self.first and STAGES.index(self.first) > STAGES.index(self.last):
+            raise UsageError(f"--from {self.first} comes after --to {self.last}.")
+
+    def reaches(self, stage: str) -> bool:
+        """Say whether the stage is at or before the last one."""
+        return STAGES.index(stage) <= STAGES.index(self.last)
+
+    def forced(self, stage: str) -> bool:
+        """Say whether the stage is to run although it is up to date."""
+        return self.first is not None and STAGES.index(stage) >= STAGES.index(self.first)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of the stages that ran or were up to date."""
+
+    trained: Trained | None = None
+    evaluation: Evaluation | None = None
+    up_to_date: bool = False
+
+
+def run_stages(
+    config: Config,
+    folder: Path,
+    plan: Plan = Plan(),
+    *,
+    callbacks: Sequence[Callback] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    report: Report = no_report,
+    overwrite: bool = False,
+) -> Outcome:
+    """Run the stages of a resolved configuration into the run folder `folder`; `report` hears what each one did."""
+    check_run_folder(config, folder, overwrite)
+    tokens = prepare_tokens(config, folder, plan, report)
+    if tokens is None or not plan.reaches("train"):
+        return Outcome()
+    from rnnpipe.pipeline.evaluate import evaluate_run
+    from rnnpipe.pipeline.runs import open_run, read_record
+    from rnnpipe.pipeline.train import same_training, train
+
+    outcome = Outcome()
+    record = read_record(folder)
+    finished = (
+        record is not None
+        and record.get("made_from") == _made_from(tokens)
+        and same_training(config, load_config(folder / CONFIG))
+    )
+    if finished and not plan.forced("train"):
+        report(f"train: up to date ({folder})")
+        outcome = replace(outcome, up_to_date=True)
+    else:
+        trained = train(config, tokens, folder, callbacks=callbacks, should_stop=should_stop, report=report)
+        written = read_record(folder) or {}
+        write_json(folder / RECORD, {**written, "made_from": _made_from(tokens)})
+        outcome = replace(outcome, trained=trained)
+    if plan.reaches("eval") and {"test", "valid"} & set(tokens.parts):
+        outcome = replace(outcome, evaluation=evaluate_run(open_run(folder), window=config.training.evaluation_window))
+        assert outcome.evaluation is not None
+        write_json(folder / "evaluation.json", outcome.evaluation.to_json())
+    return outcome
+
+
+def _made_from(tokens: TokenFolder) -> Any:
+    """Return what tells whether the tokens are those that a run was trained on."""
+    return [tokens.meta["dictionary"], {part: record["sha256"] for part, record in tokens.meta["parts"].items()}]
+
+
+def check_run_folder(config: Config, folder: Path, overwrite: bool) -> None:
+    """Raise InputError if `folder` holds a run of another configuration, or anything that is no run.
+
+    What is known from a dry look at the configuration alone; the texts behind it may have changed all the same.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; name a folder for the run.")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: holds other files (no {CONFIG}); name a new or empty folder with -o.")
+    if overwrite or not (folder / RECORD).is_file():
+        return
+    before = load_config(folder / CONFIG)
+    if dump_config(replace(before, numerics={})) != dump_config(replace(config, numerics={})):
+        raise InputError(
+            f"{folder}: holds a finished run with other settings ({CONFIG} there says which). Name another folder with "
+            "-o, or pass --overwrite."
+        )
+
+
+def prepare_tokens(config: Config, folder: Path, plan: Plan, report: Report) -> TokenFolder | None:
+    """Run the stages before training; return the token folder, or None if the plan ends before it."""
+    text = config.text
+    assert text.tokenizer is not None and text.unknown_threshold is not None, "the configuration is resolved"
+    if config.data.tokens is not None:
+        tokens = load_tokens(Path(config.data.tokens))
+        if config.data.dictionary is not None:
+            check_dictionary(tokens, load_vocabulary(Path(config.data.dictionary)), Path(config.data.dictionary))
+        report(f"tokens: {_describe(tokens)}")
+        return tokens
+    dictionary = load_vocabulary(Path(config.data.dictionary)) if config.data.dictionary else None
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / CONFIG).is_file():  # from now on the folder is known as a run
+        write_bytes(folder / CONFIG, dump_config(config))
+    if config.data.corpus is not None:
+        corpus = load_corpus(Path(config.data.corpus))
+        report(f"clean: not needed, {corpus.path} was cleaned by {corpus.cleaner.name}")
+    else:
+        corpus = _clean(config, dictionary.rules.cleaner if dictionary else text.cleaner, folder, plan, report)
+    if "train" not in corpus.parts:
+        raise InputError(f"{corpus.path}: is not divided into parts; clean the text again with --split 8:1:1.")
+    if not plan.reaches("build-dict"):
+        return None
+    workers = text.workers or workers_for(sum(record["size"] for record in corpus.meta["parts"].values()))
+    path = folder / DICTIONARY
+    if dictionary is not None:
+        from rnnpipe.pipeline.train import warn_about_dictionary
+
+        warn_about_dictionary(dictionary, corpus.meta["parts"]["train"]["sha256"], report)
+        write_bytes(path, dictionary.to_bytes())
+        report(f"dictionary: {config.data.dictionary}, {dictionary.size:,} ids")
+    else:
+        built = build_dict(
+            [str(corpus.path)],
+            path,
+            tokenizer=text.tokenizer,
+            unknown_threshold=text.unknown_threshold,
+            max_size=text.max_size,
+            workers=workers,
+            skip=not plan.forced("build-dict"),
+        )
+        dictionary = built.vocabulary
+        report(
+            f"build-dict: {'up to date' if built.skipped else 'done'}, {dictionary.size:,} ids for "
+            f"{len(dictionary.tokens):,} types, coverage {dictionary.coverage:.2%} of the training text"
+        )
+    if not plan.reaches("encode"):
+        return None
+    encoded = encode([str(corpus.path)], path, folder / TOKENS, workers=workers, skip=not plan.forced("encode"))
+    report(f"encode: {'up to date' if encoded.skipped else 'done'}, {_describe(encoded.folder)}")
+    return encoded.folder
+
+
+def _clean(config: Config, cleaner: Named | None, folder: Path, plan: Plan, report: Report) -> CorpusFolder:
+    """Run the stage `clean` into the run's folder."""
+    assert cleaner is not None and config.data.split_at is not None, "the configuration is resolved"
+    options = config.data.dataset.options
+    cleaned = clean_dataset(
+        load_text_dataset(config.data.dataset),
+        folder / CORPUS,
+        cleaner=cleaner,
+        split_at=config.data.split_at,
+        errors=options.get("errors", "strict"),
+        inputs=options.get("inputs", ()),
+        skip=not plan.forced("clean"),
+    )
+    sizes = ", ".join(f"{part} {record['size']:,} bytes" for part, record in cleaned.parts.items())
+    report(f"clean: {'up to date' if cleaned.skipped else 'done'}, {cleaner.name}: {sizes}")
+    return load_corpus(folder / CORPUS)
+
+
+def workers_for(size_bytes: int) -> int:
+    """Return how many workers a text of that size is worth: a process costs about as much as 4 MB of counting."""
+    return max(1, min(default_workers(), size_bytes // 8_000_000))
+
+
+def _describe(tokens: TokenFolder) -> str:
+    parts = (f"{part} {record['tokens']:,} tokens" for part, record in tokens.meta["parts"].items())
+    return ", ".join(parts)
+
+
+def plan_lines(config: Config, folder: Path, plan: Plan) -> list[str]:
+    """Return, stage by stage, what a run would do, as far as can be told without doing it."""
+    there = {
+        "clean": folder / CORPUS / "corpus.json",
+        "build-dict": folder / DICTIONARY,
+        "encode": folder / TOKENS / "meta.json",
+        "train": folder / RECORD,
+        "eval": folder / "evaluation.json",
+    }
+    lines = []
+    for stage in STAGES:
+        if config.data.tokens is not None and stage in ("clean", "build-dict", "encode"):
+            lines.append(f"{stage}: not needed, tokens come from {config.data.tokens}")
+        elif not plan.reaches(stage):
+            lines.append(f"{stage}: left out")
+        elif plan.forced(stage):
+            lines.append(f"{stage}: would run")
+        elif there[stage].is_file():
+            lines.append(f"{stage}: would run unless {there[stage]} is up to date")
+        else:
+            lines.append(f"{stage}: would run")
+    return lines

@@ -1,0 +1,181 @@
+"""The stage `train`: a token folder and a configuration to a trained run."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+import rnnpipe
+from rnnpipe.config import Config, dump_config
+from rnnpipe.data.tokens import Ids, TokenFolder
+from rnnpipe.durable import write_bytes, write_json
+from rnnpipe.errors import InputError
+from rnnpipe.pipeline.build import build_model, build_optimizer, resolve_numerics, with_numerics
+from rnnpipe.pipeline.common import Report, no_report
+from rnnpipe.pipeline.runs import CHECKPOINTS, CONFIG, DICTIONARY, RECORD
+from rnnpipe.plugins import full_registry
+from rnnpipe.runtime import seed_everything
+from rnnpipe.text.vocabulary import Vocabulary
+from rnnpipe.training.callbacks import Callback, TrainState
+from rnnpipe.training.trainers import Task, Trainer
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Where training ended, and the configuration with its resolved numerics."""
+
+    state: TrainState
+    config: Config
+
+
+def train(
+    config: Config,
+    tokens: TokenFolder,
+    folder: Path,
+    *,
+    callbacks: Sequence[Callback] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    report: Report = no_report,
+) -> Trained:
+    """Train the configured model on a token folder; write configuration, dictionary, metrics and checkpoints.
+
+    Whatever an earlier training left in `folder` is removed first.
+    """
+    vocabulary = tokens.vocabulary()
+    train_ids, valid_ids = split_tokens(config, tokens, report)
+    seed_everything(config.runtime.seed)
+    model = build_model(config, vocabulary.size)
+    numerics, refusals = resolve_numerics(config, model)
+    config = with_numerics(config, numerics)
+    model.recurrent.backend = numerics.backend
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    why = "".join(f"; {name} refuses: {reason}" for name, reason in refusals.items())
+    report(
+        f"model: {_network(config)}, {parameters:,} parameters; "
+        f"{numerics.device}, {numerics.precision}, {numerics.threads} threads, backend {numerics.backend}{why}"
+    )
+    _clear(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / DICTIONARY, vocabulary.to_bytes())
+    write_bytes(folder / CONFIG, dump_config(config))
+    registry = full_registry()
+    built = [registry.build("callback", name, {}, folder) for name in config.training.callbacks]
+    trainer: Trainer = registry.get("trainer", config.training.trainer.name)
+    task = Task(
+        model=model,
+        train=train_ids,
+        valid=valid_ids,
+        config=config.training,
+        make_optimizer=partial(build_optimizer, config.training.optimizer),
+        device=torch.device(numerics.device),
+        precision=numerics.precision,
+        seed=config.runtime.seed,
+        folder=folder,
+        record={
+            "dictionary": vocabulary.digest,
+            "rnnpipe": rnnpipe.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    )
+    state = trainer(task, [*built, *callbacks], should_stop)
+    write_bytes(folder / "README.md", _model_card(config, vocabulary, state, parameters).encode())
+    write_json(
+        folder / RECORD,
+        {
+            "format": "rnnpipe-run",
+            "version": 1,
+            "steps": state.step,
+            "tokens": state.tokens,
+            "seconds": round(state.seconds, 3),
+            "loss_nats": state.loss_nats,
+            "best_valid_loss_nats": state.best_loss_nats,
+            "best_step": state.best_step,
+            "parameters": parameters,
+        },
+    )
+    return Trained(state, config)
+
+
+def split_tokens(config: Config, tokens: TokenFolder, report: Report = no_report) -> tuple[Ids, Ids | None]:
+    """Return the ids to train on and those to validate on, or None if there are none.
+
+    A token folder that was not divided is divided here, contiguously, 9:1; its dictionary has then seen the
+    validation text, which is reported.
+    """
+    window = config.training.window or config.training.bptt
+    if "train" in tokens.parts:
+        train_ids: Ids = tokens.part("train").tokens
+        valid_ids: Ids | None = tokens.part("valid").tokens if "valid" in tokens.parts else None
+    else:
+        whole = tokens.part("all").tokens
+        cut = len(whole) * 9 // 10
+        train_ids, valid_ids = whole[:cut], whole[cut:]
+        report(
+            f"warning: {tokens.path} is not divided; its last tenth is for validation, and the dictionary has seen it."
+        )
+    if len(train_ids) <= window:
+        key = "training.window" if config.training.window else "training.bptt"
+        raise InputError(
+            f"{tokens.path}: the training text has {len(train_ids)} tokens, too few for a window of {window} and one "
+            f"to predict. Give more text or a smaller window with --set {key}=N."
+        )
+    if valid_ids is not None and len(valid_ids) < 3:
+        report("warning: there is no validation text to speak of; the last weights will count as the best.")
+        valid_ids = None
+    return train_ids, valid_ids
+
+
+def warn_about_dictionary(vocabulary: Vocabulary, train_digest: str, report: Report) -> None:
+    """Report if a given dictionary has counted more than the training text."""
+    others = [item["name"] for item in vocabulary.counted if item["sha256"] != train_digest]
+    if others:
+        report(
+            f"warning: the dictionary counted {', '.join(others)}, which is not just this training text; if that "
+            "includes validation or test text, their unknown words are fewer than they should be."
+        )
+
+
+def _clear(folder: Path) -> None:
+    """Remove an earlier training's record first, then what it recorded."""
+    (folder / RECORD).unlink(missing_ok=True)
+    for name in (CHECKPOINTS, "tensorboard"):
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+
+
+def same_training(config: Config, other: Config) -> bool:
+    """Say whether two configurations ask for the same training, numerics aside."""
+    return dump_config(replace(config, numerics={})) == dump_config(replace(other, numerics={}))
+
+
+def _network(config: Config) -> str:
+    return f"{config.model.cell.name} {config.model.num_layers} x {config.model.hidden_size}"
+
+
+def _model_card(config: Config, vocabulary: Vocabulary, state: TrainState, parameters: int) -> str:
+    best = (
+        "none" if state.best_loss_nats is None else f"{state.best_loss_nats:.4f} nats a token at step {state.best_step}"
+    )
+    counted = ", ".join(f"{item['name']} ({item['bytes']} bytes)" for item in vocabulary.counted)
+    return f"""# A recurrent language model
+
+Trained by rnnpipe {rnnpipe.__version__}; `config.toml` beside this file repeats the training.
+
+| | |
+|---|---|
+| network | {_network(config)}, {parameters:,} parameters |
+| text | {counted} |
+| rules | `{json.dumps(vocabulary.rules.to_json())}` |
+| vocabulary | {vocabulary.size} ids, dictionary {vocabulary.digest[:16]} |
+| training | {state.step} steps, {state.tokens:,} tokens, {state.seconds:.1f} s |
+| last training loss | {state.loss_nats:.4f} nats a token |
+| best validation loss | {best}, in windows reset every {config.training.evaluation_window} tokens |
+"""

@@ -1,0 +1,73 @@
+"""Device, precision, threads and seeds: every `auto` resolved once, before the first step."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import random
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from rnnpipe.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """What decides the bits of a run: the record under `[numerics]`."""
+
+    device: str
+    precision: str
+    backend: str
+    threads: int
+    torch: str
+    processor: str
+
+    def to_table(self) -> dict[str, Any]:
+        """Return the record as a TOML table."""
+        return asdict(self)
+
+
+def resolve_device(wanted: str) -> torch.device:
+    """Return the device for "auto", "cpu", "cuda" or "mps"; raise UsageError if it is not there."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        wanted = next(name for name in ("cuda", "mps", "cpu") if present[name])
+    if not present[wanted]:
+        there = ", ".join(name for name, is_there in present.items() if is_there)
+        raise UsageError(f"device '{wanted}' is not there; torch finds here: {there}. Use --device auto.")
+    return torch.device(wanted)
+
+
+def resolve_precision(wanted: str, device: torch.device) -> str:
+    """Return "bfloat16" where the device multiplies it in hardware, otherwise "float32"; a name stays as it is."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    if device.type == "cpu":
+        # Without AVX512-BF16 or AMX, bfloat16 products are emulated and slower than float32 ones.
+        flags: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        return "bfloat16" if flags.get("avx512_bf16") or flags.get("amx_bf16") else "float32"
+    return "float32"
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Return the context in which products run in the given precision; weights stay float32."""
+    if precision == "bfloat16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def processor_name() -> str:
+    """Return the processor's name and instruction set, as far as they decide the bits of a product."""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the random generators of Python, NumPy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -1,0 +1,1 @@
+"""Text without torch: reading files, cleaning, tokenizing, counting, vocabularies."""

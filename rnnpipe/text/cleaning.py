@@ -1,0 +1,234 @@
+"""Cleaners: ordered lists of named rules from text to text, and an exact account of what each rule did.
+
+A cleaner sees a text in blocks that end at a line end (in a line longer than a megabyte: at a blank), so a rule must
+not look across lines.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One step of cleaning: a name that people read and a pure function from text to text."""
+
+    name: str
+    apply: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class ByteTable:
+    """The same rules as one pass over UTF-8 bytes, for cleaners that leave only ASCII words.
+
+    In this order: `replacements`, then `table` maps each byte, then the bytes in `delete` are removed, the rest is
+    split at blanks, and words that start with `drop_prefix` are dropped.
+    """
+
+    replacements: tuple[tuple[bytes, bytes], ...]
+    table: bytes
+    delete: bytes
+    drop_prefix: bytes
+
+    def words(self, block: bytes) -> list[bytes]:
+        """Return the words of a block, those with the dropped prefix included (callers drop each once, by type)."""
+        for old, new in self.replacements:
+            if old in block:
+                block = block.replace(old, new)
+        return block.translate(self.table, self.delete).split()
+
+
+@dataclass(frozen=True)
+class Cleaner:
+    """Ordered rules; `joiner` goes between two cleaned blocks of a text (empty where line ends are kept)."""
+
+    rules: tuple[Rule, ...]
+    joiner: str = ""
+    byte_table: ByteTable | None = None
+
+    def clean(self, text: str, report: CleaningReport | None = None) -> str:
+        """Return `text` after all rules; add what each did to `report`."""
+        for rule in self.rules:
+            cleaned = rule.apply(text)
+            if report is not None:
+                report.add(rule.name, text, cleaned)
+            text = cleaned
+        return text
+
+    def explain(self, text: str) -> list[tuple[str, str]]:
+        """Return the name of each rule with the text as that rule left it."""
+        steps = []
+        for rule in self.rules:
+            text = rule.apply(text)
+            steps.append((rule.name, text))
+        return steps
+
+
+@dataclass
+class RuleCount:
+    """What one rule did: characters it removed, by character, and the number it replaced by another one."""
+
+    dropped: Counter[str] = field(default_factory=Counter)
+    replaced: int = 0
+
+
+@dataclass
+class CleaningReport:
+    """What cleaning did to a text, rule by rule, and how much went in and came out, in characters."""
+
+    rules: dict[str, RuleCount] = field(default_factory=dict)
+
+    def add(self, rule: str, before: str, after: str) -> None:
+        """Add the difference between the character counts before and after a rule."""
+        count = self.rules.setdefault(rule, RuleCount())
+        if before == after:
+            return
+        gone = _histogram(before)
+        come = _histogram(after)
+        width = max(len(gone), len(come))
+        difference = np.pad(gone, (0, width - len(gone))) - np.pad(come, (0, width - len(come)))
+        gained = int(-difference[difference < 0].sum())
+        lost = {int(point): int(difference[point]) for point in np.flatnonzero(difference > 0)}
+        replaced = min(gained, sum(lost.values()))
+        count.replaced += replaced
+        if replaced == sum(lost.values()):
+            return
+        if replaced == 0:
+            count.dropped.update({chr(point): number for point, number in lost.items()})
+            return
+        # A rule that both replaces and drops: which of the lost characters were replaced cannot be told from counts,
+        # so the total of the dropped is exact and stands under one heading.
+        count.dropped["(several characters)"] += sum(lost.values()) - replaced
+
+    def merge(self, other: CleaningReport) -> None:
+        """Add another report to this one."""
+        for rule, theirs in other.rules.items():
+            ours = self.rules.setdefault(rule, RuleCount())
+            ours.dropped.update(theirs.dropped)
+            ours.replaced += theirs.replaced
+
+
+def _histogram(text: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    if text.isascii():
+        return np.bincount(np.frombuffer(text.encode("ascii"), np.uint8)).astype(np.int64)
+    return np.bincount(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)).astype(np.int64)
+
+
+# --- ascii-words: the rules of the published program ---
+
+_NOT_ASCII_WORD = re.compile(r"[^a-z '\-]+")
+_SPACES = re.compile(r" +")
+_DASH_WORD = re.compile(r"(?<![^ ])-[^ ]*")
+
+
+def _drop_dash_words(text: str) -> str:
+    return _SPACES.sub(" ", _DASH_WORD.sub("", text)).strip(" ") if "-" in text else text.strip(" ")
+
+
+def _ascii_table() -> ByteTable:
+    table = bytearray(range(256))
+    for upper in range(ord("A"), ord("Z") + 1):
+        table[upper] = upper + 32
+    table[ord("\n")] = table[ord("\r")] = ord(" ")
+    kept = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ '-\n\r"
+    return ByteTable(
+        # The two characters outside ASCII whose lower case begins with an ASCII letter: KELVIN SIGN, I WITH DOT ABOVE.
+        replacements=(("\u212a".encode(), b"k"), ("\u0130".encode(), b"i")),
+        table=bytes(table),
+        delete=bytes(byte for byte in range(256) if byte not in kept),
+        drop_prefix=b"-",
+    )
+
+
+def ascii_words() -> Cleaner:
+    """Words of a-z, apostrophe and hyphen; every other character is deleted, not replaced by a blank.
+
+    Digits, tabs and accented letters therefore join their neighbours: "caf\\u00e9s" becomes "cafs".
+    """
+    return Cleaner(
+        rules=(
+            Rule("lower-case", str.lower),
+            Rule("newline becomes a space", lambda text: text.replace("\n", " ")),
+            Rule("delete all but a-z, space, ' and -", lambda text: _NOT_ASCII_WORD.sub("", text)),
+            Rule("runs of spaces become one", lambda text: _SPACES.sub(" ", text)),
+            Rule("drop words that start with -", _drop_dash_words),
+        ),
+        joiner=" ",
+        byte_table=_ascii_table(),
+    )
+
+
+# --- unicode-words: the default for people's own text ---
+
+
+@cache
+def _marks() -> str:
+    """Return the combining marks, and the two joiners used inside words, as ranges of a regular expression class."""
+    marks = [chr(point) for point in range(0x300, 0x1F000) if unicodedata.category(chr(point))[0] == "M"]
+    marks += [chr(point) for point in range(0xE0100, 0xE01F0)]
+    ranges: list[list[int]] = []
+    for point in sorted({*map(ord, marks), 0x200C, 0x200D}):
+        if ranges and point == ranges[-1][1] + 1:
+            ranges[-1][1] = point
+        else:
+            ranges.append([point, point])
+    return "".join(f"{chr(first)}-{chr(last)}" if last > first else chr(first) for first, last in ranges)
+
+
+@cache
+def _word_pattern(punctuation: bool, ascii_only: bool) -> re.Pattern[str]:
+    letter = r"\w" if ascii_only else rf"[\w{_marks()}]"
+    pattern = rf"{letter}+(?:['\-]{letter}+)*|\n"
+    return re.compile(pattern + (r"|[^\s\x00-\x1f\x7f-\x9f]" if punctuation else ""))
+
+
+def _keep_words(text: str, punctuation: bool) -> str:
+    text = text.replace("_", " _ " if punctuation else " ")  # \w has it, though it is punctuation
+    words = _word_pattern(punctuation, text.isascii()).findall(text)
+    return " ".join(words).replace(" \n", "\n").replace("\n ", "\n")
+
+
+_STRAIGHTEN = {"\u2019": "'", "\u02bc": "'", "\u2010": "-", "\u2011": "-"}
+_INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]+")
+
+
+def _straighten(text: str) -> str:
+    for typographic, plain in _STRAIGHTEN.items():
+        text = text.replace(typographic, plain)
+    return text
+
+
+def unicode_words(
+    lowercase: bool = True, punctuation: bool = False, form: Literal["NFC", "NFKC", "NFD", "NFKD"] = "NFC"
+) -> Cleaner:
+    """Words of every script: letters, marks, numbers, inner apostrophes and hyphens; lines are kept.
+
+    All else separates words; with `punctuation` each other visible character becomes a word of its own.
+    """
+    rules = [
+        Rule("straighten apostrophes and hyphens", _straighten),
+        Rule("delete invisible characters", lambda text: text if text.isascii() else _INVISIBLE.sub("", text)),
+    ]
+    if lowercase:
+        rules.append(Rule("lower-case", str.lower))
+    rules += [
+        Rule(f"normalise to {form}", lambda text: unicodedata.normalize(form, text)),
+        Rule(
+            "keep words and punctuation" if punctuation else "keep words",
+            lambda text: _keep_words(text, punctuation),
+        ),
+    ]
+    return Cleaner(rules=tuple(rules))
+
+
+def none() -> Cleaner:
+    """Leave the text as it is (line ends become newlines and a byte-order mark goes when a file is read)."""
+    return Cleaner(rules=())

@@ -1,0 +1,109 @@
+"""Counting tokens exactly, on any number of workers, with the same result for any of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rnnpipe.text.files import Block, Errors, TextFile, cut_blocks, cut_characters, read_block
+from rnnpipe.text.native import NATIVE, word_counter
+from rnnpipe.text.rules import LoadRules, Rules
+from rnnpipe.text.workers import map_ordered
+
+_GROUP_BLOCKS = 64  # a task for a worker, 16 MB: few enough results to send back, enough tasks to share out
+
+
+@dataclass
+class Counts:
+    """How often each token occurs (keys are UTF-8), the characters read and the bytes that had to be mended."""
+
+    tokens: Counter[bytes] = field(default_factory=Counter)
+    characters: int = 0
+    mended_bytes: int = 0
+
+    def merge(self, other: Counts) -> None:
+        """Add other counts to these."""
+        self.tokens.update(other.tokens)
+        self.characters += other.characters
+        self.mended_bytes += other.mended_bytes
+
+
+def text_blocks(text: TextFile, rules: Rules) -> Iterator[Block]:
+    """Yield the blocks in which these rules may see a text."""
+    free = rules.tokenizer.by_character and not rules.cleaner.rules
+    return cut_characters(text) if free else cut_blocks(text)
+
+
+def count_tokens(
+    texts: Sequence[TextFile],
+    load_rules: LoadRules,
+    *,
+    errors: Errors = "strict",
+    workers: int = 1,
+    progress: Callable[[int], None] = lambda done_bytes: None,
+) -> Counts:
+    """Return the exact token counts of all texts; `progress` hears of the bytes read since it was last called."""
+    rules = load_rules()
+    blocks = (block for text in texts for block in text_blocks(text, rules))
+    total = Counts()
+    tasks = ((group, errors) for group in batched(blocks, _GROUP_BLOCKS))
+    threads = NATIVE and rules.byte_table is not None
+    for size, counts in map_ordered(_count_group, load_rules, tasks, workers, threads=threads):
+        total.merge(counts)
+        progress(size)
+    return total
+
+
+def batched(blocks: Iterable[Block], size: int) -> Iterator[list[Block]]:
+    """Yield the blocks in lists of `size`, the last one shorter."""
+    iterator = iter(blocks)
+    while group := list(itertools.islice(iterator, size)):
+        yield group
+
+
+def _count_group(rules: Rules, task: tuple[list[Block], Errors]) -> tuple[int, Counts]:
+    group, errors = task
+    counts = Counts()
+    table = rules.byte_table
+    native = None if table is None else word_counter(table)
+    words: Counter[str] = Counter()
+    points = np.zeros(0, np.int64)
+    for block in group:
+        read = read_block(block, errors)
+        counts.mended_bytes += read.mended
+        counts.characters += read.characters
+        if rules.tokenizer.by_character:
+            points = _add(points, code_points(rules.cleaner.clean(read.text)))
+        elif native is not None:
+            native.update(read.raw)
+        elif table is not None:
+            counts.tokens.update(table.words(read.raw))
+        else:
+            words.update(rules.tokenize(read.text))
+    if native is not None:
+        counts.tokens.update(native.counts())
+    elif table is not None:
+        for word in [word for word in counts.tokens if word.startswith(table.drop_prefix)]:
+            del counts.tokens[word]
+    counts.tokens.update({word.encode(): number for word, number in words.items()})
+    counts.tokens.update({chr(point).encode(): int(points[point]) for point in np.flatnonzero(points)})
+    return sum(block.stop - block.start for block in group), counts
+
+
+def code_points(text: str) -> np.ndarray[tuple[int], np.dtype[np.uint32 | np.uint8]]:
+    """Return the characters of a text as an array of code points."""
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), np.uint8)
+    return np.frombuffer(text.encode("utf-32-le"), np.uint32)
+
+
+def _add(
+    total: np.ndarray[tuple[int], np.dtype[np.int64]], points: np.ndarray[tuple[int], np.dtype[np.uint32 | np.uint8]]
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    more = np.bincount(points, minlength=len(total)).astype(np.int64)
+    more[: len(total)] += total
+    return more

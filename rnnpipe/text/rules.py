@@ -1,0 +1,79 @@
+"""How a text becomes tokens: the cleaner and the tokenizer, by name for files and as objects for work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rnnpipe.errors import InputError
+from rnnpipe.text.cleaning import ByteTable, Cleaner
+from rnnpipe.text.tokenizing import Tokenizer
+
+
+@dataclass(frozen=True)
+class Named:
+    """A plugin's name and the options that a person gave it."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form in which it stands in files: the name, then the options."""
+        return {"name": self.name, **self.options}
+
+    @classmethod
+    def from_json(cls, value: Any, place: str) -> Named:
+        """Read that form; raise InputError naming the `place`."""
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise InputError(f"{place}: expected a name with options such as {{'name': 'none'}}, received {value!r}.")
+        return cls(value["name"], {key: option for key, option in value.items() if key != "name"})
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """The names and options of a cleaner and a tokenizer: what a dictionary, a token file and a run agree on."""
+
+    cleaner: Named
+    tokenizer: Named
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form in which the rules stand in files."""
+        return {"cleaner": self.cleaner.to_json(), "tokenizer": self.tokenizer.to_json()}
+
+    @classmethod
+    def from_json(cls, value: Any, place: str) -> TextRules:
+        """Read that form; raise InputError naming the `place`."""
+        if not isinstance(value, dict):
+            raise InputError(f"{place}: expected cleaner and tokenizer, received {value!r}.")
+        return cls(
+            Named.from_json(value.get("cleaner"), f"{place}, cleaner"),
+            Named.from_json(value.get("tokenizer"), f"{place}, tokenizer"),
+        )
+
+
+def rules_digest(value: Any) -> str:
+    """Return a short digest of rules or of anything else that JSON can hold, for people to compare."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The cleaner and the tokenizer themselves."""
+
+    cleaner: Cleaner
+    tokenizer: Tokenizer
+
+    @property
+    def byte_table(self) -> ByteTable | None:
+        """Return these rules as one pass over bytes, if they are words that a byte table leaves."""
+        return self.cleaner.byte_table if self.tokenizer.split is str.split else None
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the tokens of an uncleaned text."""
+        return self.tokenizer.split(self.cleaner.clean(text))
+
+
+LoadRules = Callable[[], Rules]  # worker processes call it, so it must be a module-level function or a partial of one

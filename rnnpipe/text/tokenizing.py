@@ -1,0 +1,28 @@
+"""Tokenizers: from cleaned text to tokens and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """`split` cuts a text into tokens, `join` makes a text of tokens.
+
+    `by_character` says that the tokens are exactly the characters, which lets counting and encoding run on arrays.
+    """
+
+    split: Callable[[str], list[str]]
+    join: Callable[[Iterable[str]], str]
+    by_character: bool = False
+
+
+def whitespace() -> Tokenizer:
+    """Words between blanks (any Unicode white space); joined by one space."""
+    return Tokenizer(split=str.split, join=" ".join)
+
+
+def characters() -> Tokenizer:
+    """Every character (Unicode code point), line ends included."""
+    return Tokenizer(split=list, join="".join, by_character=True)

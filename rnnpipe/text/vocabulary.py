@@ -1,0 +1,253 @@
+"""The vocabulary: which tokens have an id, and the dictionary file that keeps it.
+
+The file is UTF-8 text. Its first line is JSON: format, version, rules, threshold, totals, and what was counted. Each
+further line is `count TAB token`, by descending count, then token bytes; backslash, tab and every line end inside a
+token are escaped. Tokens at or below the unknown threshold are kept in the file, so that dictionaries can be merged
+and thresholds moved without a recount.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnnpipe.durable import write_bytes
+from rnnpipe.errors import InputError
+from rnnpipe.text.rules import TextRules
+
+FORMAT = "rnnpipe-dictionary"
+VERSION = 1
+DOC = "<doc>"
+UNK = "<unk>"
+_HEADER_BYTES = 1 << 26
+_ESCAPED = re.compile(r"[\\\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+_SHORT = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+_UNESCAPE = re.compile(r"\\(?:u([0-9a-f]{4})|(.)|$)")
+_LONG = {short[1]: character for character, short in _SHORT.items()}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens with ids, in id order, then the specials: `<doc>`, the document boundary, and `<unk>`, last.
+
+    Ids go by descending count, then token bytes. A token of the text that is spelt like a special is not one: specials
+    have ids of their own that no text can produce.
+
+    tokens, counts: all counted tokens, kept or not, in order. size: the number of ids.
+    """
+
+    rules: TextRules
+    tokens: tuple[str, ...]
+    counts: tuple[int, ...]
+    unknown_threshold: int
+    max_size: int | None
+    counted: tuple[dict[str, Any], ...]  # per text: name, bytes, sha256, part ("train" or "all")
+    characters: int
+
+    @functools.cached_property
+    def kept(self) -> int:
+        """Return how many tokens have an id of their own."""
+        above = len(self.counts)
+        while above and self.counts[above - 1] <= self.unknown_threshold:
+            above -= 1
+        return above if self.max_size is None else min(above, self.max_size)
+
+    @property
+    def size(self) -> int:
+        """Return the number of ids: kept tokens and the two specials."""
+        return self.kept + 2
+
+    @property
+    def doc_id(self) -> int:
+        """Return the id of the document boundary."""
+        return self.kept
+
+    @property
+    def unk_id(self) -> int:
+        """Return the id of the unknown token."""
+        return self.kept + 1
+
+    @functools.cached_property
+    def ids(self) -> dict[str, int]:
+        """Return the id of each kept token."""
+        return {token: number for number, token in enumerate(self.tokens[: self.kept])}
+
+    @functools.cached_property
+    def total(self) -> int:
+        """Return the number of tokens counted."""
+        return sum(self.counts)
+
+    @property
+    def covered(self) -> int:
+        """Return how many of the counted tokens have an id of their own."""
+        return sum(self.counts[: self.kept])
+
+    @property
+    def coverage(self) -> float:
+        """Return that as a share."""
+        return self.covered / self.total if self.total else 0.0
+
+    def encode(self, tokens: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+        """Return the ids of tokens; unknown ones get `unk_id`."""
+        return np.fromiter(map(self.ids.get, tokens, itertools.repeat(self.unk_id)), np.uint32, len(tokens))
+
+    def token(self, token_id: int) -> str:
+        """Return the token of an id; the specials as `<doc>` and `<unk>`."""
+        if 0 <= token_id < self.kept:
+            return self.tokens[token_id]
+        return {self.doc_id: DOC, self.unk_id: UNK}[token_id]
+
+    def with_threshold(self, unknown_threshold: int, max_size: int | None = None) -> Vocabulary:
+        """Return the vocabulary that the same counts give under another threshold or size."""
+        return replace(self, unknown_threshold=unknown_threshold, max_size=max_size)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Return the SHA-256 of the dictionary file."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """Return the dictionary file."""
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            **self.rules.to_json(),
+            "unknown_threshold": self.unknown_threshold,
+            "max_size": self.max_size,
+            "totals": {"characters": self.characters, "tokens": self.total, "types": len(self.tokens)},
+            "counted": list(self.counted),
+        }
+        lines = [json.dumps(header, ensure_ascii=False)]
+        lines += [f"{count}\t{escape(token)}" for token, count in zip(self.tokens, self.counts, strict=True)]
+        return ("\n".join(lines) + "\n").encode()
+
+    def save(self, path: Path) -> None:
+        """Write the dictionary file, whole and durable."""
+        write_bytes(path, self.to_bytes())
+
+
+def build_vocabulary(
+    counts: Mapping[bytes, int],
+    rules: TextRules,
+    *,
+    unknown_threshold: int = 3,
+    max_size: int | None = None,
+    counted: Iterable[dict[str, Any]] = (),
+    characters: int = 0,
+) -> Vocabulary:
+    """Return the vocabulary of token counts: a token seen at most `unknown_threshold` times is unknown.
+
+    At most `max_size` tokens are kept, the most frequent ones.
+    """
+    order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return Vocabulary(
+        rules=rules,
+        tokens=tuple(token.decode() for token, _ in order),
+        counts=tuple(count for _, count in order),
+        unknown_threshold=unknown_threshold,
+        max_size=max_size,
+        counted=tuple(sorted(counted, key=lambda item: (item["name"], item["sha256"]))),
+        characters=characters,
+    )
+
+
+def escape(token: str) -> str:
+    """Return a token as it stands in a dictionary file."""
+    return _ESCAPED.sub(lambda match: _SHORT.get(match[0]) or f"\\u{ord(match[0]):04x}", token)
+
+
+def unescape(text: str) -> str:
+    """Return the token of its form in a dictionary file; raise ValueError for an escape that is none."""
+
+    def original(match: re.Match[str]) -> str:
+        if match[1]:
+            return chr(int(match[1], 16))
+        if match[2] not in _LONG:
+            raise ValueError(f"'{match[0]}' is no escape; accepted: \\\\, \\t, \\n, \\r and \\uXXXX")
+        return _LONG[match[2]]
+
+    return _UNESCAPE.sub(original, text) if "\\" in text else text
+
+
+def load_vocabulary(path: Path) -> Vocabulary:
+    """Read a dictionary file; raise InputError naming the line of whatever is wrong with it."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory; name the dictionary file that `rnnpipe build-dict -o` wrote.")
+    try:
+        with path.open("rb") as file:
+            header = _parse_header(path, file.readline(_HEADER_BYTES))
+            tokens, counts = _parse_body(path, file)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such dictionary; `rnnpipe build-dict TEXT -o {path}` writes one.") from None
+    totals = header["totals"]
+    if totals["types"] != len(tokens) or totals["tokens"] != sum(counts):
+        raise InputError(
+            f"{path}: the first line promises {totals['types']} types and {totals['tokens']} tokens, the file has "
+            f"{len(tokens)} and {sum(counts)}: it is damaged or was cut. Build it again."
+        )
+    return Vocabulary(
+        rules=TextRules.from_json(header, f"{path}, line 1"),
+        tokens=tuple(tokens),
+        counts=tuple(counts),
+        unknown_threshold=header["unknown_threshold"],
+        max_size=header["max_size"],
+        counted=tuple(header["counted"]),
+        characters=totals["characters"],
+    )
+
+
+def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(line)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise InputError(f"{path}, line 1: not a dictionary of rnnpipe; `rnnpipe build-dict TEXT -o FILE` writes one.")
+    if header.get("version") != VERSION:
+        raise InputError(f"{path}, line 1: format version {header.get('version')!r}; this rnnpipe reads {VERSION}.")
+
+    def number(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+    totals = header.get("totals")
+    checks = {
+        "unknown_threshold": number(header.get("unknown_threshold")),
+        "max_size": header.get("max_size") is None or number(header.get("max_size")),
+        "totals": isinstance(totals, dict) and all(number(totals.get(k)) for k in ("characters", "tokens", "types")),
+        "counted": isinstance(header.get("counted"), list) and all(isinstance(c, dict) for c in header["counted"]),
+    }
+    for key, good in checks.items():
+        if not good:
+            raise InputError(f"{path}, line 1: {key} is {header.get(key)!r}, which no dictionary has.")
+    return header
+
+
+def _parse_body(path: Path, lines: Iterable[bytes]) -> tuple[list[str], list[int]]:
+    tokens: list[str] = []
+    counts: list[int] = []
+    before: tuple[int, bytes] | None = None
+    for number, line in enumerate(lines, 2):
+        count, tab, token = line.rstrip(b"\n").partition(b"\t")
+        try:
+            if not tab or not count.isdigit() or len(count) > 18 or not line.endswith(b"\n"):
+                raise ValueError("expected `count TAB token`")
+            text = unescape(token.decode("utf-8"))
+            order = (-int(count), text.encode("utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: {error}; received {line[:60]!r}.") from None
+        if before is not None and order <= before:
+            raise InputError(f"{path}, line {number}: out of order or twice; lines go by descending count, then token.")
+        before = order
+        tokens.append(text)
+        counts.append(int(count))
+    return tokens, counts

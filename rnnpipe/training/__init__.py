@@ -1,0 +1,1 @@
+"""Fitting: the training loop, schedules, optimizers, callbacks, checkpoints, metrics, evaluation."""

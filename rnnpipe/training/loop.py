@@ -1,0 +1,245 @@
+"""Gradient descent through time: the trainer `gradient-descent`.
+
+A window of `bptt` timesteps at a time, the state carried from one to the next and cut off from its computation
+(truncated backpropagation through time), or single windows from a zero state.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import nn
+
+from rnnpipe.data.windows import IGNORED, Batch, Cursor, single_windows, stream_batches_per_epoch, stream_windows
+from rnnpipe.errors import DivergedError, Interrupted
+from rnnpipe.models.recurrent import States, detach
+from rnnpipe.runtime import autocast
+from rnnpipe.training.callbacks import Callback, TrainState
+from rnnpipe.training.checkpoints import prune_checkpoints, random_state, save_checkpoint
+from rnnpipe.training.evaluate import loss_in_windows
+from rnnpipe.training.metrics import MetricsWriter
+from rnnpipe.training.schedules import Schedule
+from rnnpipe.training.trainers import Task
+
+
+def fit(task: Task, callbacks: Sequence[Callback], should_stop: Callable[[], bool]) -> TrainState:
+    """Train the task's model; return where training ended.
+
+    Raises DivergedError at the first step whose loss or gradient is not finite, with the state before that step saved,
+    and Interrupted, saved as well, once `should_stop()` is true.
+    """
+    task.folder.mkdir(parents=True, exist_ok=True)
+    with MetricsWriter(task.folder, append=False) as metrics:
+        return _Fit(task, callbacks, metrics).run(should_stop)
+
+
+@dataclass
+class _Interval:
+    """Sums since the last row of metrics."""
+
+    nats: float = 0.0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+class _Fit:
+    """One training, from its first step to its last."""
+
+    def __init__(self, task: Task, callbacks: Sequence[Callback], metrics: MetricsWriter) -> None:
+        self.task = task
+        self.config = task.config
+        self.callbacks = callbacks
+        self.metrics = metrics
+        self.model = task.model.to(task.device)
+        self.optimizer = task.make_optimizer(self.model)
+        self.first_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.schedule = Schedule(self.config)
+        self.state: States | None = None
+        self.cursor = Cursor()
+        self.step = self.tokens = 0
+        self.seconds = 0.0
+        self.interval = _Interval()
+        self.loss = math.nan
+        self.norm: float | None = None
+        self.valid: float | None = None
+        self.best: float | None = None
+        self.best_step: int | None = None
+        self.evaluations_without_gain = 0
+        self.steps_per_epoch = self._count_steps()
+        self.total_steps = self._total_steps()
+
+    def _count_steps(self) -> int:
+        config, tokens = self.config, len(self.task.train)
+        if config.window is not None:
+            return max(1, -(-(tokens - config.window) // config.batch_size))
+        return max(1, stream_batches_per_epoch(tokens, config.batch_size, config.bptt))
+
+    def _total_steps(self) -> int | None:
+        limits = [self.config.epochs * self.steps_per_epoch, self.config.max_steps]
+        return min((limit for limit in limits if limit), default=None)
+
+    def run(self, should_stop: Callable[[], bool]) -> TrainState:
+        self.model.train()
+        self._tell("on_start")
+        batches = self._batches()
+        saved = -1
+        while not self._done():
+            begun = time.perf_counter()
+            batch = next(batches)
+            try:
+                self._train_step(batch)
+            except DivergedError as error:
+                path = self._save() if self.step != saved else self.task.folder / f"step-{saved}"
+                raise DivergedError(f"{error} The state before that step is in {path}.") from None
+            spent = time.perf_counter() - begun
+            self.seconds += spent
+            self.interval.seconds += spent
+            if should_stop():
+                path = self._save()
+                raise Interrupted(f"interrupted at step {self.step}; saved in {path}.")
+            logged = self.step == 1 or self.step % self.config.log_every == 0
+            if logged:
+                self._log()
+            if self._evaluation_due(batch):
+                self._evaluate()
+                self._save()
+                saved = self.step
+                if self.config.patience and self.evaluations_without_gain >= self.config.patience:
+                    break
+        if self.step != saved:
+            self._evaluate()
+            self._save()
+        self._tell("on_end")
+        return self._train_state()
+
+    def _batches(self) -> Any:
+        config, train = self.config, self.task.train
+        if config.window is not None:
+            return single_windows(train, config.batch_size, config.window, self.task.seed, self.cursor)
+        return stream_windows(train, config.batch_size, config.bptt, self.cursor)
+
+    def _done(self) -> bool:
+        if self.total_steps is not None and self.step >= self.total_steps:
+            return True
+        return bool(self.config.max_seconds) and self.seconds >= self.config.max_seconds
+
+    def _progress(self) -> float:
+        shares = [self.step / self.total_steps] if self.total_steps else []
+        shares += [self.seconds / self.config.max_seconds] if self.config.max_seconds else []
+        return max(shares, default=0.0)
+
+    def _train_step(self, batch: Batch) -> None:
+        """Take one step of the optimizer; raise DivergedError, before it, if loss or gradient is not finite."""
+        device = self.task.device
+        inputs, targets = batch.inputs.to(device, non_blocking=True), batch.targets.to(device, non_blocking=True)
+        before = None if batch.resets else self.state
+        factor = self.schedule.factor(self.step, self._progress())
+        for group, lr in zip(self.optimizer.param_groups, self.first_lrs, strict=True):
+            group["lr"] = lr * factor
+
+        def closure() -> float:
+            self.optimizer.zero_grad(set_to_none=True)
+            with autocast(device, self.task.precision):
+                logits, after = self.model(inputs, before)
+                loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if self.config.clip_norm:
+                self.norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm))
+            nats = float(loss.detach())
+            if not math.isfinite(nats) or not math.isfinite(self.norm or 0.0):
+                what, value = ("loss", nats) if not math.isfinite(nats) else ("gradient norm", self.norm)
+                raise DivergedError(
+                    f"the {what} is {value} at step {self.step + 1} (learning rate {lr * factor:g}). Lower it with "
+                    "--set training.optimizer.lr, or clip harder with --set training.clip_norm."
+                )
+            self.state = detach(after)
+            return nats
+
+        # Every torch optimizer takes a closure and evaluates it once; LBFGS needs to evaluate it again.
+        nats = float(self.optimizer.step(closure))
+        self.step += 1
+        self.tokens += batch.targets_counted
+        self.interval.nats += nats * batch.targets_counted
+        self.interval.tokens += batch.targets_counted
+        self.cursor = batch.cursor
+
+    def _evaluation_due(self, batch: Batch) -> bool:
+        if self.config.evaluate_every:
+            return self.step % self.config.evaluate_every == 0
+        return batch.cursor.position == 0
+
+    def _log(self) -> None:
+        self.loss = self.interval.nats / max(1, self.interval.tokens)
+        state = self._train_state()
+        self.interval = _Interval()
+        self.metrics.write(state, evaluated=False)
+        self._tell("on_step", state)
+
+    def _evaluate(self) -> None:
+        if self.interval.tokens:
+            self.loss = self.interval.nats / self.interval.tokens
+        if self.task.valid is None:
+            return
+        result = loss_in_windows(
+            self.model, self.task.valid, self.config.evaluation_window, self.task.device, self.task.precision
+        )
+        self.valid = result.nats
+        improved = self.best is None or result.nats < self.best
+        if improved:
+            self.best, self.best_step = result.nats, self.step
+        self.evaluations_without_gain = 0 if improved else self.evaluations_without_gain + 1
+        self.schedule.on_evaluation(improved)
+        state = self._train_state()
+        self.metrics.write(state, evaluated=True)
+        self._tell("on_evaluate", state)
+
+    def _save(self) -> Any:
+        training = {
+            "optimizer": self.optimizer.state_dict(),
+            "recurrent": self.state or (),
+            "random": random_state(),
+        }
+        state = {
+            **self.task.record,
+            "epoch": self.cursor.epoch,
+            "position": self.cursor.position,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "valid_loss_nats": self.valid,
+            "best_loss_nats": self.best,
+            "best_step": self.best_step,
+            "evaluations_without_gain": self.evaluations_without_gain,
+            "schedule": self.schedule.state(),
+        }
+        folder = self.task.folder / "checkpoints"
+        path = save_checkpoint(folder, self.step, self.model.state_dict(), training, state)
+        prune_checkpoints(folder, self.best_step)
+        return path
+
+    def _train_state(self) -> TrainState:
+        interval = self.interval
+        return TrainState(
+            step=self.step,
+            epoch=self.cursor.epoch,
+            tokens=self.tokens,
+            seconds=self.seconds,
+            loss_nats=self.loss,
+            valid_loss_nats=self.valid,
+            best_loss_nats=self.best,
+            best_step=self.best_step,
+            lr=self.optimizer.param_groups[0]["lr"],
+            gradient_norm=self.norm,
+            tokens_per_second=interval.tokens / interval.seconds if interval.seconds else 0.0,
+            total_steps=self.total_steps,
+            progress=min(1.0, self._progress()),
+            model=self.model,
+        )
+
+    def _tell(self, event: str, state: TrainState | None = None) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(state or self._train_state())

@@ -1,0 +1,43 @@
+"""The contract of a trainer: a procedure that fits a model to a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from rnnpipe.config import TrainingConfig
+from rnnpipe.data.tokens import Ids
+from rnnpipe.models.language_model import LanguageModel
+from rnnpipe.training.callbacks import Callback, TrainState
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be fitted, to what, and how: everything that a trainer needs.
+
+    train, valid: ids of the two texts (valid None: no evaluation). make_optimizer: from the model to an optimizer.
+    folder: where checkpoints and metrics go. record: what every checkpoint repeats (dictionary digest, versions).
+    """
+
+    model: LanguageModel
+    train: Ids
+    valid: Ids | None
+    config: TrainingConfig
+    make_optimizer: Callable[[LanguageModel], torch.optim.Optimizer]
+    device: torch.device
+    precision: str
+    seed: int
+    folder: Path
+    record: dict[str, Any]
+
+
+class Trainer(Protocol):
+    """Fits the model of a task; leaves at least one checkpoint in its folder."""
+
+    def __call__(self, task: Task, callbacks: Sequence[Callback], should_stop: Callable[[], bool]) -> TrainState:
+        """Train until the task's limits or until `should_stop()` is true; return where training ended."""
+        ...
