@@ -29,6 +29,7 @@ DEMO = "demo"
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="[auto]")
 @click.option("--seed", type=click.IntRange(min=0), help="[0]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key, as in model.hidden_size=512.")
+@click.option("--resume", metavar="auto|RUN", help="Go on with an interrupted run: RUN, or the one this command names.")
 @click.option("--dry-run", is_flag=True, help="Check and print the configuration and the stages; run nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished run of other settings.")
 @json_option
@@ -44,6 +45,7 @@ def command(
     precision: str | None,
     seed: int | None,
     settings: tuple[str, ...],
+    resume: str | None,
     dry_run: bool,
     overwrite: bool,
     as_json: bool,
@@ -56,6 +58,8 @@ def command(
     from rnnpipe.config import apply_settings, resolve
     from rnnpipe.pipeline.stages import Plan
 
+    if resume not in (None, "auto"):
+        inputs, output = _resumed(resume, inputs, output, demo)
     if demo == bool(inputs):
         raise click.UsageError("name texts, one folder or one CONFIG.toml to train on, or pass --demo.")
     config = _base(inputs, demo)
@@ -70,7 +74,21 @@ def command(
     }
     given = [f"{key}={_toml(value)}" for key, value in flags.items() if value is not None]
     config = resolve(apply_settings(config, [*given, *settings]))
-    execute(config, output or default_folder(config, inputs, demo), Plan(), dry_run, overwrite, as_json)
+    folder = output or default_folder(config, inputs, demo)
+    execute(config, folder, Plan(), dry_run, overwrite, as_json, resume=resume is not None)
+
+
+def _resumed(
+    resume: str | None, inputs: tuple[str, ...], output: Path | None, demo: bool
+) -> tuple[tuple[str, ...], Path]:
+    """Return the configuration and the folder of the run to go on with."""
+    from rnnpipe.pipeline.folder import CONFIG, check_is_run
+
+    if inputs or output or demo:
+        raise click.UsageError("--resume RUN says all by itself; leave out texts, --demo and -o.")
+    folder = Path(str(resume))
+    check_is_run(folder)
+    return (str(folder / CONFIG),), folder
 
 
 def _base(inputs: tuple[str, ...], demo: bool) -> Config:
@@ -115,7 +133,7 @@ def _toml(value: object) -> str:
 def default_folder(config: Config, inputs: tuple[str, ...], demo: bool) -> Path:
     """Return runs/NAME-LEVEL-CELL, the same for the same command, with a number if other settings have taken it."""
     from rnnpipe.errors import InputError
-    from rnnpipe.pipeline.stages import check_run_folder
+    from rnnpipe.pipeline.folder import check_may_run
 
     source = Path(inputs[0]) if inputs else Path(DEMO)
     stem = source.parent.name if source.name == "config.toml" else source.stem
@@ -124,14 +142,23 @@ def default_folder(config: Config, inputs: tuple[str, ...], demo: bool) -> Path:
     while True:
         folder = Path("runs") / (base if number == 1 else f"{base}-{number}")
         try:
-            check_run_folder(config, folder, overwrite=False)
+            check_may_run(config, folder, overwrite=False)
         except InputError:
             number += 1
         else:
             return folder
 
 
-def execute(config: Config, folder: Path, plan: Plan, dry_run: bool, overwrite: bool, as_json: bool) -> None:
+def execute(
+    config: Config,
+    folder: Path,
+    plan: Plan,
+    dry_run: bool,
+    overwrite: bool,
+    as_json: bool,
+    *,
+    resume: bool = False,
+) -> None:
     """Run the stages of a configuration and tell a person what came of it."""
     from rnnpipe.plugins import text_registry
 
@@ -154,6 +181,7 @@ def execute(config: Config, folder: Path, plan: Plan, dry_run: bool, overwrite: 
                 should_stop=stop.asked,
                 report=say,
                 overwrite=overwrite,
+                resume=resume,
             )
         except BaseException as error:
             progress.close()
@@ -168,9 +196,10 @@ def _dry_run(config: Config, folder: Path, plan: Plan, overwrite: bool) -> None:
     from rnnpipe.pipeline.build import build_model, build_optimizer, resolve_numerics
     from rnnpipe.pipeline.clean import load_text_dataset
     from rnnpipe.pipeline.common import load_rules
-    from rnnpipe.pipeline.stages import check_run_folder, plan_lines
+    from rnnpipe.pipeline.folder import check_may_run
+    from rnnpipe.pipeline.stages import plan_lines
 
-    check_run_folder(config, folder, overwrite)
+    check_may_run(config, folder, overwrite)
     if config.data.tokens is None and config.data.corpus is None:
         load_text_dataset(config.data.dataset)
     assert config.text.cleaner is not None and config.text.tokenizer is not None

@@ -73,7 +73,7 @@ class Recurrent(nn.Module):
 
     def initial_state(self, batch_size: int, like: Tensor) -> States:
         """Return zeros for every layer, on the device of `like`."""
-        dtype = next(self.parameters()).dtype
+        dtype = next((parameter.dtype for parameter in self.parameters()), torch.get_default_dtype())
         return tuple(cell.initial_state(batch_size, device=like.device, dtype=dtype) for cell in self.cells())
 
     def forward(

@@ -13,7 +13,8 @@ from rnnpipe.data.text_files import temporary_folder
 from rnnpipe.data.tokens import Ids
 from rnnpipe.errors import InputError
 from rnnpipe.pipeline.encode import encode
-from rnnpipe.pipeline.runs import DICTIONARY, Run, check_tokens, run_tokens
+from rnnpipe.pipeline.folder import DICTIONARY
+from rnnpipe.pipeline.runs import Run, check_tokens, run_tokens
 from rnnpipe.text.files import Errors
 from rnnpipe.text.vocabulary import Vocabulary
 from rnnpipe.training.evaluate import Loss, loss_carried, loss_in_windows

@@ -16,16 +16,10 @@ from rnnpipe.generation.generate import Reader
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.pipeline.build import build_model, resolve_numerics
 from rnnpipe.pipeline.common import load_rules
+from rnnpipe.pipeline.folder import CHECKPOINTS, CONFIG, DICTIONARY, RECORD, TOKENS, check_is_run
 from rnnpipe.runtime import Numerics
 from rnnpipe.text.vocabulary import Vocabulary, load_vocabulary
 from rnnpipe.training.checkpoints import Checkpoint, pick_checkpoint
-
-CONFIG = "config.toml"
-DICTIONARY = "dictionary.txt"
-CORPUS = "corpus"
-TOKENS = "tokens"
-CHECKPOINTS = "checkpoints"
-RECORD = "run.json"
 
 
 @dataclass(frozen=True)
@@ -47,17 +41,9 @@ class Run:
         return Reader(self.model, self.vocabulary, loaded, device, self.numerics.precision)
 
 
-def check_run(folder: Path) -> None:
-    """Raise InputError unless `folder` is a run."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such run; `rnnpipe train TEXT -o {folder}` makes one.")
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder}: is no run (it has no {CONFIG}); name a folder that `rnnpipe train` wrote.")
-
-
 def open_run(folder: Path, *, device: str = "auto", which: str = "best") -> Run:
     """Open a trained run with its best or last weights; raise InputError if anything of it is missing or damaged."""
-    check_run(folder)
+    check_is_run(folder)
     config = load_config(folder / CONFIG)
     if device != "auto":
         config = replace(apply_settings(config, [f"runtime.device={device}"]), numerics={})

@@ -15,6 +15,7 @@ from rnnpipe.pipeline.clean import clean_dataset, load_text_dataset
 from rnnpipe.pipeline.common import Report, no_report
 from rnnpipe.pipeline.dictionary import build_dict
 from rnnpipe.pipeline.encode import encode
+from rnnpipe.pipeline.folder import CONFIG, CORPUS, DICTIONARY, EVALUATION, RECORD, TOKENS, check_may_run, same_settings
 from rnnpipe.text.corpus import CorpusFolder, load_corpus
 from rnnpipe.text.rules import Named
 from rnnpipe.text.vocabulary import load_vocabulary
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from rnnpipe.training.callbacks import Callback
 
 STAGES = ("clean", "build-dict", "encode", "train", "eval")
-# Named here as well as in `runs`, which imports torch: the stages before training do not.
-CONFIG, DICTIONARY, CORPUS, TOKENS, RECORD = "config.toml", "dictionary.txt", "corpus", "tokens", "run.json"
 
 
 @dataclass(frozen=True)
@@ -71,62 +70,48 @@ def run_stages(
     should_stop: Callable[[], bool] = lambda: False,
     report: Report = no_report,
     overwrite: bool = False,
+    resume: bool = False,
 ) -> Outcome:
-    """Run the stages of a resolved configuration into the run folder `folder`; `report` hears what each one did."""
-    check_run_folder(config, folder, overwrite)
+    """Run the stages of a resolved configuration into the run folder `folder`; `report` hears what each one did.
+
+    With `resume`, a training that was interrupted there goes on.
+    """
+    check_may_run(config, folder, overwrite)
     tokens = prepare_tokens(config, folder, plan, report)
     if tokens is None or not plan.reaches("train"):
         return Outcome()
     from rnnpipe.pipeline.evaluate import evaluate_run
     from rnnpipe.pipeline.runs import open_run, read_record
-    from rnnpipe.pipeline.train import same_training, train
+    from rnnpipe.pipeline.train import train
 
     outcome = Outcome()
     record = read_record(folder)
     finished = (
         record is not None
         and record.get("made_from") == _made_from(tokens)
-        and same_training(config, load_config(folder / CONFIG))
+        and same_settings(config, load_config(folder / CONFIG))
     )
     if finished and not plan.forced("train"):
         report(f"train: up to date ({folder})")
         outcome = replace(outcome, up_to_date=True)
     else:
-        trained = train(config, tokens, folder, callbacks=callbacks, should_stop=should_stop, report=report)
+        resume = resume and (folder / CONFIG).is_file() and same_settings(config, load_config(folder / CONFIG))
+        trained = train(
+            config, tokens, folder, callbacks=callbacks, should_stop=should_stop, report=report, resume=resume
+        )
         written = read_record(folder) or {}
         write_json(folder / RECORD, {**written, "made_from": _made_from(tokens)})
         outcome = replace(outcome, trained=trained)
     if plan.reaches("eval") and {"test", "valid"} & set(tokens.parts):
         outcome = replace(outcome, evaluation=evaluate_run(open_run(folder), window=config.training.evaluation_window))
         assert outcome.evaluation is not None
-        write_json(folder / "evaluation.json", outcome.evaluation.to_json())
+        write_json(folder / EVALUATION, outcome.evaluation.to_json())
     return outcome
 
 
 def _made_from(tokens: TokenFolder) -> Any:
     """Return what tells whether the tokens are those that a run was trained on."""
     return [tokens.meta["dictionary"], {part: record["sha256"] for part, record in tokens.meta["parts"].items()}]
-
-
-def check_run_folder(config: Config, folder: Path, overwrite: bool) -> None:
-    """Raise InputError if `folder` holds a run of another configuration, or anything that is no run.
-
-    What is known from a dry look at the configuration alone; the texts behind it may have changed all the same.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; name a folder for the run.")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder}: holds other files (no {CONFIG}); name a new or empty folder with -o.")
-    if overwrite or not (folder / RECORD).is_file():
-        return
-    before = load_config(folder / CONFIG)
-    if dump_config(replace(before, numerics={})) != dump_config(replace(config, numerics={})):
-        raise InputError(
-            f"{folder}: holds a finished run with other settings ({CONFIG} there says which). Name another folder with "
-            "-o, or pass --overwrite."
-        )
 
 
 def prepare_tokens(config: Config, folder: Path, plan: Plan, report: Report) -> TokenFolder | None:
@@ -217,7 +202,7 @@ def plan_lines(config: Config, folder: Path, plan: Plan) -> list[str]:
         "build-dict": folder / DICTIONARY,
         "encode": folder / TOKENS / "meta.json",
         "train": folder / RECORD,
-        "eval": folder / "evaluation.json",
+        "eval": folder / EVALUATION,
     }
     lines = []
     for stage in STAGES:

@@ -9,21 +9,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import rnnpipe
-from rnnpipe.config import Config, dump_config
+from rnnpipe.config import Config, dump_config, load_config
 from rnnpipe.data.tokens import Ids, TokenFolder
 from rnnpipe.durable import write_bytes, write_json
 from rnnpipe.errors import InputError
 from rnnpipe.pipeline.build import build_model, build_optimizer, resolve_numerics, with_numerics
 from rnnpipe.pipeline.common import Report, no_report
-from rnnpipe.pipeline.runs import CHECKPOINTS, CONFIG, DICTIONARY, RECORD
+from rnnpipe.pipeline.folder import CHECKPOINTS, CONFIG, DICTIONARY, RECORD
 from rnnpipe.plugins import full_registry
-from rnnpipe.runtime import seed_everything
+from rnnpipe.runtime import Numerics, seed_everything
 from rnnpipe.text.vocabulary import Vocabulary
 from rnnpipe.training.callbacks import Callback, TrainState
+from rnnpipe.training.checkpoints import Checkpoint, newest_checkpoint
 from rnnpipe.training.trainers import Task, Trainer
 
 
@@ -43,17 +45,21 @@ def train(
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], bool] = lambda: False,
     report: Report = no_report,
+    resume: bool = False,
 ) -> Trained:
     """Train the configured model on a token folder; write configuration, dictionary, metrics and checkpoints.
 
-    Whatever an earlier training left in `folder` is removed first.
+    Whatever an earlier training left in `folder` is removed first. With `resume`, training goes on from the newest
+    checkpoint there, under the numerics that it was recorded with.
     """
+    checkpoint = newest_checkpoint(folder / CHECKPOINTS, report) if resume else None
+    if checkpoint is not None:
+        config = replace(config, numerics=load_config(folder / CONFIG).numerics)
     vocabulary = tokens.vocabulary()
     train_ids, valid_ids = split_tokens(config, tokens, report)
     seed_everything(config.runtime.seed)
     model = build_model(config, vocabulary.size)
     numerics, refusals = resolve_numerics(config, model)
-    config = with_numerics(config, numerics)
     model.recurrent.backend = numerics.backend
     parameters = sum(parameter.numel() for parameter in model.parameters())
     why = "".join(f"; {name} refuses: {reason}" for name, reason in refusals.items())
@@ -61,7 +67,11 @@ def train(
         f"model: {_network(config)}, {parameters:,} parameters; "
         f"{numerics.device}, {numerics.precision}, {numerics.threads} threads, backend {numerics.backend}{why}"
     )
-    _clear(folder)
+    if checkpoint is not None:
+        _check_resumable(checkpoint, vocabulary, numerics, config.numerics, report)
+    else:
+        _clear(folder)
+    config = with_numerics(config, numerics)
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / DICTIONARY, vocabulary.to_bytes())
     write_bytes(folder / CONFIG, dump_config(config))
@@ -84,6 +94,7 @@ def train(
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
+        resume=checkpoint,
     )
     state = trainer(task, [*built, *callbacks], should_stop)
     write_bytes(folder / "README.md", _model_card(config, vocabulary, state, parameters).encode())
@@ -143,17 +154,24 @@ def warn_about_dictionary(vocabulary: Vocabulary, train_digest: str, report: Rep
         )
 
 
+def _check_resumable(
+    checkpoint: Checkpoint, vocabulary: Vocabulary, numerics: Numerics, recorded: dict[str, Any], report: Report
+) -> None:
+    """Raise InputError if a checkpoint belongs to another dictionary; report what may change the bits."""
+    if checkpoint.state.get("dictionary") != vocabulary.digest:
+        raise InputError(f"{checkpoint.path}: was trained with another dictionary; the text or its rules have changed.")
+    for key, now in numerics.to_table().items():
+        if key in recorded and recorded[key] != now:
+            report(f"warning: {key} was {recorded[key]} and is {now} now; the same bits are not promised.")
+    report(f"resuming at step {checkpoint.state['step']}")
+
+
 def _clear(folder: Path) -> None:
     """Remove an earlier training's record first, then what it recorded."""
     (folder / RECORD).unlink(missing_ok=True)
     for name in (CHECKPOINTS, "tensorboard"):
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
-
-
-def same_training(config: Config, other: Config) -> bool:
-    """Say whether two configurations ask for the same training, numerics aside."""
-    return dump_config(replace(config, numerics={})) == dump_config(replace(other, numerics={}))
 
 
 def _network(config: Config) -> str:

@@ -5,6 +5,7 @@ It releases the interpreter's lock, so that threads share the work; without it p
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from rnnpipe.text.cleaning import ByteTable
@@ -14,7 +15,7 @@ try:
 except ImportError:  # no compiler when the package was built
     NATIVE = False
 else:
-    NATIVE = True
+    NATIVE = os.environ.get("RNNPIPE_NATIVE", "1") != "0"  # for comparing the two, as `rnnpipe bench` does
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ A checkpoint is a folder `step-N` with `weights.safetensors`, `training.safetens
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from torch import Tensor
 from rnnpipe.durable import atomic_directory, read_json, sha256_file, write_bytes, write_json
 from rnnpipe.errors import InputError
 
+FORMAT = "rnnpipe-checkpoint"
+VERSION = 1
 WEIGHTS = "weights.safetensors"
 TRAINING = "training.safetensors"
 STATE = "state.json"
@@ -58,7 +60,7 @@ def save_checkpoint(
             name: {"size": (temporary / name).stat().st_size, "sha256": sha256_file(temporary / name)}
             for name in (WEIGHTS, TRAINING, STATE)
         }
-        write_json(temporary / MANIFEST, {"format": "rnnpipe-checkpoint", "version": 1, "files": files})
+        write_json(temporary / MANIFEST, {"format": FORMAT, "version": VERSION, "files": files})
     return target
 
 
@@ -84,7 +86,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     record = read_json(manifest)
     files = record.get("files") if isinstance(record, dict) else None
-    if not isinstance(files, dict) or set(files) != {WEIGHTS, TRAINING, STATE}:
+    if isinstance(record, dict) and record.get("version") != VERSION:
+        raise InputError(f"{manifest}: format version {record.get('version')!r}; this rnnpipe reads {VERSION}.")
+    if not isinstance(files, dict) or set(files) != {WEIGHTS, TRAINING, STATE} or record.get("format") != FORMAT:
         raise InputError(f"{manifest}: is damaged: it must list {WEIGHTS}, {TRAINING} and {STATE}.")
     for name, expected in files.items():
         file = path / name
@@ -107,6 +111,16 @@ def pick_checkpoint(folder: Path, which: str = "best") -> Checkpoint:
     if which == "last" or best is None or best == steps[-1] or best not in steps:
         return last
     return load_checkpoint(folder / f"step-{best}")
+
+
+def newest_checkpoint(folder: Path, report: Callable[[str], None]) -> Checkpoint | None:
+    """Return the newest checkpoint that is whole, or None; each damaged one is reported and the one before it tried."""
+    for step in reversed(list_steps(folder)):
+        try:
+            return load_checkpoint(folder / f"step-{step}")
+        except InputError as error:
+            report(f"warning: {error} Going back to the one before it.")
+    return None
 
 
 def pack(value: Any, tensors: dict[str, Tensor], place: str = "t") -> Any:
@@ -141,7 +155,8 @@ def _plain(tensor: Tensor) -> Tensor:
 
 def _load(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        # Cloned into memory aligned as torch aligns it: sums over vectors round differently where alignment differs.
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable safetensors file: {error}.") from None
 

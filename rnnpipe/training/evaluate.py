@@ -101,7 +101,7 @@ def _rows(model: LanguageModel, positions: int) -> int:
 
 
 def _sum_nats(logits: Tensor, targets: Tensor) -> float:
-    return float(F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="sum"))
+    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="sum").item()
 
 
 @contextmanager

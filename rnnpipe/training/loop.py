@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch.nn.functional as F
 from torch import nn
@@ -20,7 +20,13 @@ from rnnpipe.errors import DivergedError, Interrupted
 from rnnpipe.models.recurrent import States, detach
 from rnnpipe.runtime import autocast
 from rnnpipe.training.callbacks import Callback, TrainState
-from rnnpipe.training.checkpoints import prune_checkpoints, random_state, save_checkpoint
+from rnnpipe.training.checkpoints import (
+    Checkpoint,
+    prune_checkpoints,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+)
 from rnnpipe.training.evaluate import loss_in_windows
 from rnnpipe.training.metrics import MetricsWriter
 from rnnpipe.training.schedules import Schedule
@@ -34,7 +40,8 @@ def fit(task: Task, callbacks: Sequence[Callback], should_stop: Callable[[], boo
     and Interrupted, saved as well, once `should_stop()` is true.
     """
     task.folder.mkdir(parents=True, exist_ok=True)
-    with MetricsWriter(task.folder, append=False) as metrics:
+    kept = task.resume.state["metrics"] if task.resume else None
+    with MetricsWriter(task.folder, kept) as metrics:
         return _Fit(task, callbacks, metrics).run(should_stop)
 
 
@@ -72,6 +79,8 @@ class _Fit:
         self.evaluations_without_gain = 0
         self.steps_per_epoch = self._count_steps()
         self.total_steps = self._total_steps()
+        if task.resume is not None:
+            self._restore(task.resume)
 
     def _count_steps(self) -> int:
         config, tokens = self.config, len(self.task.train)
@@ -87,37 +96,47 @@ class _Fit:
         self.model.train()
         self._tell("on_start")
         batches = self._batches()
-        saved = -1
-        while not self._done():
-            begun = time.perf_counter()
-            batch = next(batches)
-            try:
-                self._train_step(batch)
-            except DivergedError as error:
-                path = self._save() if self.step != saved else self.task.folder / f"step-{saved}"
-                raise DivergedError(f"{error} The state before that step is in {path}.") from None
-            spent = time.perf_counter() - begun
-            self.seconds += spent
-            self.interval.seconds += spent
-            if should_stop():
-                path = self._save()
-                raise Interrupted(f"interrupted at step {self.step}; saved in {path}.")
-            logged = self.step == 1 or self.step % self.config.log_every == 0
-            if logged:
-                self._log()
-            if self._evaluation_due(batch):
+        saved = self.step if self.task.resume else -1
+        # An interruption is saved before the evaluation that was due at its step, which is then made up for.
+        due = bool(self.task.resume and self.task.resume.state["evaluation_due"])
+        while True:
+            if due:
                 self._evaluate()
-                self._save()
+                self._save(evaluation_due=False)
                 saved = self.step
                 if self.config.patience and self.evaluations_without_gain >= self.config.patience:
                     break
+            if self._done():
+                break
+            due = self._timed_step(next(batches), saved)
+            if self.step == 1 or self.step % self.config.log_every == 0:
+                self._log()
+            if should_stop():
+                path = self._save(evaluation_due=due)
+                go_on = f"Go on with --resume {self.task.folder}."
+                raise Interrupted(f"interrupted at step {self.step}; saved in {path}. {go_on}")
         if self.step != saved:
             self._evaluate()
-            self._save()
+            self._save(evaluation_due=False)
         self._tell("on_end")
         return self._train_state()
 
-    def _batches(self) -> Any:
+    def _timed_step(self, batch: Batch, saved: int) -> bool:
+        """Take a step and its time; return whether an evaluation is due behind it."""
+        begun = time.perf_counter()
+        try:
+            self._train_step(batch)
+        except DivergedError as error:
+            path = self._save(evaluation_due=False) if self.step != saved else f"step-{saved}"
+            raise DivergedError(f"{error} The state before that step is in {path}.") from None
+        spent = time.perf_counter() - begun
+        self.seconds += spent
+        self.interval.seconds += spent
+        if self.config.evaluate_every:
+            return self.step % self.config.evaluate_every == 0
+        return batch.cursor.position == 0
+
+    def _batches(self) -> Iterator[Batch]:
         config, train = self.config, self.task.train
         if config.window is not None:
             return single_windows(train, config.batch_size, config.window, self.task.seed, self.cursor)
@@ -168,11 +187,6 @@ class _Fit:
         self.interval.tokens += batch.targets_counted
         self.cursor = batch.cursor
 
-    def _evaluation_due(self, batch: Batch) -> bool:
-        if self.config.evaluate_every:
-            return self.step % self.config.evaluate_every == 0
-        return batch.cursor.position == 0
-
     def _log(self) -> None:
         self.loss = self.interval.nats / max(1, self.interval.tokens)
         state = self._train_state()
@@ -198,7 +212,7 @@ class _Fit:
         self.metrics.write(state, evaluated=True)
         self._tell("on_evaluate", state)
 
-    def _save(self) -> Any:
+    def _save(self, *, evaluation_due: bool) -> Path:
         training = {
             "optimizer": self.optimizer.state_dict(),
             "recurrent": self.state or (),
@@ -214,12 +228,34 @@ class _Fit:
             "best_loss_nats": self.best,
             "best_step": self.best_step,
             "evaluations_without_gain": self.evaluations_without_gain,
+            "evaluation_due": evaluation_due,
             "schedule": self.schedule.state(),
+            "interval": asdict(self.interval),
+            "loss_nats": self.loss,
+            "gradient_norm": self.norm,
+            "metrics": self.metrics.lengths(),
         }
         folder = self.task.folder / "checkpoints"
         path = save_checkpoint(folder, self.step, self.model.state_dict(), training, state)
         prune_checkpoints(folder, self.best_step)
         return path
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        """Put everything back to where it stood when the checkpoint was saved."""
+        saved, training = checkpoint.state, checkpoint.training()
+        self.model.load_state_dict(checkpoint.weights())
+        self.optimizer.load_state_dict(training["optimizer"])
+        self.state = (
+            tuple(tuple(leaf.to(self.task.device) for leaf in layer) for layer in training["recurrent"]) or None
+        )
+        self.cursor = Cursor(saved["epoch"], saved["position"])
+        self.step, self.tokens, self.seconds = saved["step"], saved["tokens"], saved["seconds"]
+        self.valid, self.best, self.best_step = saved["valid_loss_nats"], saved["best_loss_nats"], saved["best_step"]
+        self.evaluations_without_gain = saved["evaluations_without_gain"]
+        self.interval = _Interval(**saved["interval"])
+        self.loss, self.norm = saved["loss_nats"], saved["gradient_norm"]
+        self.schedule.restore(saved["schedule"])
+        restore_random_state(training["random"])
 
     def _train_state(self) -> TrainState:
         interval = self.interval

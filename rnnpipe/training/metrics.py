@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -29,15 +30,28 @@ COLUMNS = (
 
 
 class MetricsWriter:
-    """Writes `metrics.csv` and `metrics.jsonl` in a run's folder."""
+    """Writes `metrics.csv` and `metrics.jsonl` in a run's folder.
 
-    def __init__(self, folder: Path, *, append: bool) -> None:
-        mode = "a" if append else "w"
-        self._csv = (folder / "metrics.csv").open(mode, encoding="utf-8", newline="")
-        self._jsonl = (folder / "metrics.jsonl").open(mode, encoding="utf-8")
+    `kept`: the lengths in bytes to which files that are there already are cut before more is written, as `lengths` gave
+    them; without it they are written anew.
+    """
+
+    def __init__(self, folder: Path, kept: Mapping[str, int] | None = None) -> None:
+        self._paths = {name: folder / name for name in ("metrics.csv", "metrics.jsonl")}
+        for name, path in self._paths.items():
+            if kept is not None and path.is_file():
+                os.truncate(path, kept[name])
+        mode = "w" if kept is None else "a"
+        self._csv = self._paths["metrics.csv"].open(mode, encoding="utf-8", newline="")
+        self._jsonl = self._paths["metrics.jsonl"].open(mode, encoding="utf-8")
         self._writer = csv.DictWriter(self._csv, COLUMNS, lineterminator="\n")
-        if not append:
+        if self._csv.tell() == 0:
             self._writer.writeheader()
+            self._csv.flush()
+
+    def lengths(self) -> dict[str, int]:
+        """Return the length of each file in bytes, for a checkpoint to keep."""
+        return {name: path.stat().st_size for name, path in self._paths.items()}
 
     def __enter__(self) -> MetricsWriter:
         return self

@@ -22,10 +22,14 @@ class Combined(torch.optim.Optimizer):
         self.param_groups = [group for member in self.members for group in member.param_groups]
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take a step with every member."""
+        """Evaluate the closure once, then take a step with every member."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for member in self.members:
             member.step()
-        return None
+        return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from rnnpipe.config import TrainingConfig
 
@@ -40,3 +41,7 @@ class Schedule:
     def state(self) -> dict[str, float]:
         """Return what a checkpoint must keep."""
         return {"plateau": self.plateau, "waited": self._waited}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Take back what `state` returned."""
+        self.plateau, self._waited = state["plateau"], int(state["waited"])

@@ -13,6 +13,7 @@ from rnnpipe.config import TrainingConfig
 from rnnpipe.data.tokens import Ids
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.training.callbacks import Callback, TrainState
+from rnnpipe.training.checkpoints import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Task:
     seed: int
     folder: Path
     record: dict[str, Any]
+    resume: Checkpoint | None = None  # continue from here, to the same bits as without the interruption
 
 
 class Trainer(Protocol):

@@ -1,0 +1,1 @@
+"""What `rnnpipe bench` measures: this program against its peers, in the same run, on the same machine."""

@@ -1,0 +1,83 @@
+"""`rnnpipe bench corpus|train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rnnpipe.cli import say
+from rnnpipe.cli.common import PATH, json_option, print_json, print_table
+
+
+@click.group("bench")
+def command() -> None:
+    """Measure speed on this machine, as ratios against peers in the same run."""
+
+
+@command.command("corpus")
+@click.option(
+    "--text", type=PATH, metavar="PATH", help="A file or a folder of *.txt; Python's reference text if not given."
+)
+@click.option(
+    "--megabytes", type=click.IntRange(min=1), default=200, show_default=True, help="The text repeated to this."
+)
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--runs", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each; the best counts.")
+@json_option
+def corpus(text: Path | None, megabytes: int, workers: int, runs: int, as_json: bool) -> None:
+    """Measure build-dict and encode, whole processes, against Hugging Face tokenizers and the published program."""
+    from rnnpipe.bench.corpus import bench_corpus
+
+    if text is not None and not text.exists():
+        from rnnpipe.errors import InputError
+
+        raise InputError(f"{text}: no such file or folder.")
+    rows = bench_corpus(text, megabytes, workers, runs, say)
+    if as_json:
+        print_json([row.to_json() for row in rows])
+        return
+    table = [("job", "program", "MB", "seconds", "MB/s", "resident MB", "ours / its")]
+    for row in rows:
+        ours = next(first for first in rows if first.job == row.job)
+        ratio = f"{ours.rate / row.rate:.1f}"
+        cells = (
+            f"{row.size_bytes / 1e6:.0f}",
+            f"{row.seconds:.2f}",
+            f"{row.rate:.0f}",
+            f"{row.resident_bytes / 1e6:.0f}",
+        )
+        table.append((row.job, row.program, *cells, ratio))
+    print_table(table, right=(2, 3, 4, 5, 6))
+
+
+@command.command("train")
+@click.option("--text", type=PATH, metavar="PATH", help="Also compare validation losses after equal time on this text.")
+@click.option("--seconds", type=click.FloatRange(min=1), default=70, show_default=True, help="Of that comparison.")
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Of the speed comparison.")
+@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True)
+@json_option
+def train(text: Path | None, seconds: float, rounds: int, precision: str, as_json: bool) -> None:
+    """Measure training against a bare PyTorch loop of the same model, batch and recipe, in turns."""
+    from rnnpipe.errors import InputError
+
+    if text is not None and not text.is_file():
+        raise InputError(f"{text}: no such file.")
+    from rnnpipe.bench.train import bench_quality, bench_speed
+
+    speed = bench_speed(rounds, precision, say)
+    quality = bench_quality(text, seconds, precision, say) if text is not None else []
+    if as_json:
+        print_json({"speed": [row.to_json() for row in speed], "quality": [row.to_json() for row in quality]})
+        return
+    table = [("model", "precision", "rnnpipe tokens/s", "bare loop", "ratio")]
+    table += [(r.shape, r.precision, f"{r.rnnpipe:,.0f}", f"{r.bare:,.0f}", f"{r.ratio:.3f}") for r in speed]
+    print_table(table, right=(2, 3, 4))
+    if quality:
+        click.echo()
+        rows = [("program", "seconds", "steps", "loss, windows of 256", "loss, carried")]
+        rows += [
+            (r.program, f"{r.seconds:g}", f"{r.steps:,}", f"{r.windows_nats:.4f}", f"{r.carried_nats:.4f}")
+            for r in quality
+        ]
+        print_table(rows, right=(1, 2, 3, 4))

@@ -1,0 +1,47 @@
+"""A run's folder: the names of what lies in it, and whether a folder may become or is one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from rnnpipe.config import Config, dump_config, load_config
+from rnnpipe.errors import InputError
+
+CONFIG = "config.toml"
+DICTIONARY = "dictionary.txt"
+CORPUS = "corpus"
+TOKENS = "tokens"
+CHECKPOINTS = "checkpoints"
+RECORD = "run.json"  # written last: the training is finished
+EVALUATION = "evaluation.json"
+
+
+def check_is_run(folder: Path) -> None:
+    """Raise InputError unless `folder` is a run."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such run; `rnnpipe train TEXT -o {folder}` makes one.")
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: is no run (it has no {CONFIG}); name a folder that `rnnpipe train` wrote.")
+
+
+def check_may_run(config: Config, folder: Path, overwrite: bool) -> None:
+    """Raise InputError if `folder` holds a finished run of another configuration, or anything that is no run."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; name a folder for the run.")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: holds other files (no {CONFIG}); name a new or empty folder with -o.")
+    if overwrite or not (folder / RECORD).is_file():
+        return
+    if not same_settings(config, load_config(folder / CONFIG)):
+        raise InputError(
+            f"{folder}: holds a finished run with other settings ({CONFIG} there says which). Name another folder with "
+            "-o, or pass --overwrite."
+        )
+
+
+def same_settings(config: Config, other: Config) -> bool:
+    """Say whether two configurations ask for the same, numerics aside."""
+    return dump_config(replace(config, numerics={})) == dump_config(replace(other, numerics={}))

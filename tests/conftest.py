@@ -1,0 +1,25 @@
+"""Fixtures that several test files use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """Return the folder of real text for tests, or skip."""
+    folder = Path(os.environ.get("RNNPIPE_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real text at {folder}; set RNNPIPE_TEST_DATA to a folder that has it")
+    return folder
+
+
+@pytest.fixture
+def corpora() -> Path:
+    """Return the folder of the small corpora that are part of the repository."""
+    return ROOT / "corpora"
