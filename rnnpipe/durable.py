@@ -139,3 +139,13 @@ def read_json(path: Path, limit_bytes: int = 1 << 26) -> Any:
         raise InputError(f"{path}: byte {error.start} is not UTF-8; this is not a JSON file of rnnpipe.") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg} (not valid JSON).") from None
+
+
+def read_record(path: Path, format_name: str, version: int) -> dict[str, Any]:
+    """Return the JSON object that names itself as of a format and version; raise InputError for anything else."""
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("format") != format_name:
+        raise InputError(f"{path}: not a file of the format {format_name}, which is expected here.")
+    if record.get("version") != version:
+        raise InputError(f"{path}: {format_name} version {record.get('version')!r}; this rnnpipe reads {version}.")
+    return record

@@ -6,7 +6,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,10 +66,6 @@ class SpeedRow:
     bare: float
     ratio: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Return all figures."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class QualityRow:
@@ -80,10 +76,6 @@ class QualityRow:
     steps: int
     windows_nats: float
     carried_nats: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all figures."""
-        return asdict(self)
 
 
 def bench_speed(rounds: int, precision: str, report: Report) -> list[SpeedRow]:

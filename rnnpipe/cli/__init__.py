@@ -19,12 +19,12 @@ from rnnpipe.errors import RnnpipeError
 
 # name: (module, one line for --help)
 COMMANDS = {
+    "train": ("train", "Train a recurrent network."),
     "run": ("run", "Run all stages of a configuration."),
     "clean": ("clean", "Clean texts and divide them into parts."),
     "build-dict": ("build_dict", "Count words or characters; write a dictionary."),
     "dict": ("dictionary", "Show, summarize or explain a dictionary."),
     "encode": ("encode", "Turn texts into token files."),
-    "train": ("train", "Train a recurrent network."),
     "eval": ("evaluate", "Measure the loss of a run on a text."),
     "predict": ("predict", "Show the likely next tokens of a text."),
     "generate": ("generate", "Continue prompts with a run."),
@@ -38,7 +38,7 @@ class LazyGroup(click.Group):
     """A group whose commands are imported when they are used, so that `--help` costs next to nothing."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order of a pipeline."""
+        """Return the commands in the order in which people meet them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:

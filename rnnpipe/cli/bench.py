@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -68,7 +69,7 @@ def train(text: Path | None, seconds: float, rounds: int, precision: str, as_jso
     speed = bench_speed(rounds, precision, say)
     quality = bench_quality(text, seconds, precision, say) if text is not None else []
     if as_json:
-        print_json({"speed": [row.to_json() for row in speed], "quality": [row.to_json() for row in quality]})
+        print_json({"speed": [asdict(row) for row in speed], "quality": [asdict(row) for row in quality]})
         return
     table = [("model", "precision", "rnnpipe tokens/s", "bare loop", "ratio")]
     table += [(r.shape, r.precision, f"{r.rnnpipe:,.0f}", f"{r.bare:,.0f}", f"{r.ratio:.3f}") for r in speed]

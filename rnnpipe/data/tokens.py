@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from rnnpipe.durable import read_json
+from rnnpipe.durable import read_record
 from rnnpipe.errors import InputError
 from rnnpipe.text.vocabulary import Vocabulary, load_vocabulary
 
@@ -155,11 +155,7 @@ def load_tokens(path: Path) -> TokenFolder:
         raise InputError(
             f"{path}: not a token folder (no {META}); `rnnpipe encode TEXT --dict DICT -o {path}` makes one."
         )
-    meta = read_json(meta_path)
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise InputError(f"{meta_path}: not the record of a token folder.")
-    if meta.get("version") != VERSION:
-        raise InputError(f"{meta_path}: format version {meta.get('version')!r}; this rnnpipe reads {VERSION}.")
+    meta = read_record(meta_path, FORMAT, VERSION)
     parts = meta.get("parts")
     fields = ("documents", "tokens", "unknown")
     if not isinstance(parts, dict) or not all(

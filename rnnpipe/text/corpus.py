@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from rnnpipe.durable import read_json
+from rnnpipe.durable import read_record
 from rnnpipe.errors import InputError
 from rnnpipe.text.cleaning import Cleaner, CleaningReport
 from rnnpipe.text.counting import text_blocks
@@ -113,11 +113,7 @@ def is_corpus(path: str) -> bool:
 def load_corpus(path: Path) -> CorpusFolder:
     """Open a cleaned corpus folder; raise InputError if its record is not one."""
     meta_path = Path(path) / META
-    meta = read_json(meta_path)
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise InputError(f"{meta_path}: not the record of a cleaned corpus.")
-    if meta.get("version") != VERSION:
-        raise InputError(f"{meta_path}: format version {meta.get('version')!r}; this rnnpipe reads {VERSION}.")
+    meta = read_record(meta_path, FORMAT, VERSION)
     parts = meta.get("parts")
     if not isinstance(parts, dict) or not all(_is_part(name, record) for name, record in parts.items()):
         raise InputError(f"{meta_path}: parts is not a size and documents for each part; run `rnnpipe clean` again.")

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from rnnpipe.durable import atomic_directory, read_json, sha256_file, write_bytes, write_json
+from rnnpipe.durable import atomic_directory, read_json, read_record, sha256_file, write_bytes, write_json
 from rnnpipe.errors import InputError
 
 FORMAT = "rnnpipe-checkpoint"
@@ -84,11 +84,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise InputError(
             f"{path}: has no {MANIFEST}, so this checkpoint was not finished. Use another one, or train again."
         )
-    record = read_json(manifest)
-    files = record.get("files") if isinstance(record, dict) else None
-    if isinstance(record, dict) and record.get("version") != VERSION:
-        raise InputError(f"{manifest}: format version {record.get('version')!r}; this rnnpipe reads {VERSION}.")
-    if not isinstance(files, dict) or set(files) != {WEIGHTS, TRAINING, STATE} or record.get("format") != FORMAT:
+    files = read_record(manifest, FORMAT, VERSION).get("files")
+    if not isinstance(files, dict) or set(files) != {WEIGHTS, TRAINING, STATE}:
         raise InputError(f"{manifest}: is damaged: it must list {WEIGHTS}, {TRAINING} and {STATE}.")
     for name, expected in files.items():
         file = path / name

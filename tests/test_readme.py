@@ -1,0 +1,65 @@
+"""README.md and plugins/README.md: tables are generated, and every block runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from readme_tables import README, with_tables
+
+ROOT = README.parent
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """Return the code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def test_tables_are_up_to_date() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert with_tables(text) == text, "run `python tests/readme_tables.py`"
+
+
+def test_the_first_screen_is_two_commands() -> None:
+    first, second = blocks(README, "sh")[:2]
+    assert "rnnpipe train --demo" in first
+    assert "pytest" in second
+    for command in (first, second):
+        assert len(command.strip().splitlines()) == 1
+    assert README.read_text(encoding="utf-8").index(second) < 3000, "they stand on the first screen"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Return a folder that looks like the root of the repository, where the README's blocks run."""
+    shutil.copytree(ROOT / "corpora", tmp_path / "corpora")
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    script = bin_folder / "rnnpipe"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rnnpipe "$@"\n')
+    script.chmod(0o755)
+    return tmp_path
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_every_shell_block_runs(checkout: Path) -> None:
+    """The blocks behind the first two, in order, in one folder, as a reader would type them."""
+    for block in blocks(README, "sh")[2:]:
+        done = run(["bash", "-euo", "pipefail", "-c", block], checkout)
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_python_block_runs(checkout: Path) -> None:
+    for path in (README, ROOT / "plugins" / "README.md"):
+        for block in blocks(path, "python"):
+            done = run([sys.executable, "-W", "error", "-c", block], checkout)
+            assert done.returncode == 0, f"{block}\n{done.stderr}"
