@@ -24,14 +24,10 @@ def commands() -> str:
         assert command is not None
         subcommands = command.commands if isinstance(command, click.Group) else {"": command}
         for sub, each in subcommands.items():
-            arguments = " ".join(
-                p.make_metavar(click.Context(each)) for p in each.params if isinstance(p, click.Argument)
-            )
-            does = (
-                inspect.getdoc(each.callback).splitlines()[0]
-                if sub and each.callback and each.callback.__doc__
-                else line
-            )
+            metavars = (p.make_metavar(click.Context(each)) for p in each.params if isinstance(p, click.Argument))
+            arguments = " ".join(metavars).replace("|", "\\|")
+            help_text = inspect.getdoc(each.callback) if sub else None
+            does = help_text.splitlines()[0] if help_text else line
             lines.append(f"| `{' '.join(filter(None, ('rnnpipe', name, sub, arguments)))}` | {does} |")
     return "\n".join(lines)
 

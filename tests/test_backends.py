@@ -260,6 +260,17 @@ def test_gpu_equals_cpu(name: str) -> None:
     torch.testing.assert_close(rnn.cuda()(x.cuda(), lengths=lengths)[0].cpu(), expected)
 
 
+def test_a_cell_with_its_own_projection_refuses_bare_one_hot_input() -> None:
+    class Scaled(LSTM):
+        """Projects its input in a way of its own."""
+
+        def project(self, x: Tensor) -> tuple[Tensor, ...]:
+            return tuple(2 * gate for gate in super().project(x))
+
+    with pytest.raises(UsageError, match="cannot take one-hot input directly"):
+        Recurrent(Scaled, 3, 4)(torch.zeros(2, 1, dtype=torch.int64))
+
+
 def test_gated_cell_is_a_dozen_lines() -> None:
     """A cell of one's own runs, by its equation alone, in `Recurrent`."""
 

@@ -69,6 +69,8 @@ class _ProjectedCell(Cell):
         return F.linear(x, self.weight_ih, self.bias_ih).chunk(self._gates, -1)
 
     def project_classes(self, classes: Tensor) -> Gates:
+        if type(self).project is not _ProjectedCell.project:
+            return super().project_classes(classes)  # it has an input product of its own, which a gather is not
         rows = F.embedding(classes, self.weight_ih.t())
         return (rows if self.bias_ih is None else rows + self.bias_ih).chunk(self._gates, -1)
 
