@@ -39,7 +39,7 @@ class DataConfig:
 class TextConfig:
     """How text becomes tokens. What is not given follows from the level (see `resolve`)."""
 
-    level: Literal["word", "char"] = "word"
+    level: Literal["word", "char"] | None = None
     cleaner: Named | None = None
     tokenizer: Named | None = None
     unknown_threshold: int | None = None
@@ -258,14 +258,15 @@ def dump_config(config: Config) -> bytes:
 
 
 def resolve(config: Config) -> Config:
-    """Return the configuration with what follows from the text's level filled in.
+    """Return the configuration with what follows from the text's level, word if not given, filled in.
 
     word: cleaner `unicode-words`, tokenizer `whitespace`, unknown threshold 3, files parted at line ends. char: cleaner
     `none`, tokenizer `characters`, unknown threshold 0, files parted at any character.
     """
-    word = config.text.level == "word"
+    word = config.text.level != "char"
     text = dataclasses.replace(
         config.text,
+        level="word" if word else "char",
         cleaner=config.text.cleaner or Named("unicode-words" if word else "none"),
         tokenizer=config.text.tokenizer or Named("whitespace" if word else "characters"),
         unknown_threshold=_first(config.text.unknown_threshold, 3 if word else 0),
@@ -309,5 +310,27 @@ def check(config: Config, source: str) -> None:
     for key, value, good, accepted in ranges:
         if not good:
             raise UsageError(f"{source}: {key}={value!r} is not accepted; it takes {accepted}.")
+    _check_numerics(config.numerics, source)
     if not (training.epochs or training.max_steps or training.max_seconds):
         raise UsageError(f"{source}: training.epochs, max_steps and max_seconds are all 0: nothing would end training.")
+
+
+def _check_numerics(numerics: Mapping[str, Any], source: str) -> None:
+    """Raise UsageError unless the record of an earlier run's numerics is one that can be obeyed."""
+    accepted: dict[str, Any] = {
+        "device": Literal["cpu", "cuda", "mps"],
+        "precision": Literal["float32", "bfloat16"],
+        "backend": str,
+        "threads": int,
+        "torch": str,
+        "processor": str,
+    }
+    for name, value in numerics.items():
+        if name not in accepted:
+            raise UsageError(
+                f"{source}: unknown key 'numerics.{name}'.{did_you_mean(name, accepted)} "
+                f"Accepted: {', '.join(sorted(accepted))}."
+            )
+        convert(value, accepted[name], f"{source}: numerics.{name}")
+    if numerics.get("threads", 1) < 1:
+        raise UsageError(f"{source}: numerics.threads={numerics['threads']!r} is not accepted; it takes 1 or more.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -65,10 +66,17 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        _name_file(error, path)
         raise
     fsync_path(path.parent)
+
+
+def _name_file(error: BaseException, path: Path) -> None:
+    """Say in an OSError which file it is about; a failed write (a full disk, a quota) does not say it itself."""
+    if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+        error.filename = str(path)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -79,14 +87,24 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with a final newline, whole and durable."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def finite(value: Any) -> Any:
+    """Return a nested value with null for every number that JSON does not have: NaN and the infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield an empty temporary directory that becomes `path` when the block ends without an exception.
 
-    An existing `path` is replaced: it is renamed aside first, so that a crash leaves the old one or the new one.
+    An existing `path` is replaced: it is renamed aside, the new one takes its name, and the old one is removed. A crash
+    between the two renames leaves neither under that name (the old one lies beside it, as a `.tmp`).
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
@@ -109,8 +127,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             shutil.rmtree(aside)
         else:
             temporary.rename(path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _name_file(error, path)
         raise
     fsync_path(path.parent)
 

@@ -111,7 +111,8 @@ def describe(annotation: Any) -> str:
         return words[annotation]
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(member) for member in members)
+        plain = [member for member in members if not isinstance(member, type) or member in words]
+        return " or ".join(describe(member) for member in plain or members)
     if origin is typing.Literal:
         return " or ".join(map(repr, members))
     if annotation in (tuple, list) or origin in (tuple, list, Sequence):

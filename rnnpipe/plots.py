@@ -19,9 +19,7 @@ def curves(rows: Rows) -> dict[str, list[tuple[int, float]]]:
     """Return the points (step, loss in nats) of training and validation; raise InputError if there are none."""
     found = {}
     for name, key, _ in _CURVES:
-        # An evaluation repeats the training loss of its interval; its own column is the news in it.
-        rows_of_kind = rows if key == "valid_loss_nats" else [row for row in rows if row.get("valid_loss_nats") is None]
-        values = [(row["step"], row.get(key)) for row in rows_of_kind]
+        values = [(row["step"], row.get(key)) for row in rows]
         found[name] = [(step, float(v)) for step, v in values if isinstance(v, int | float) and math.isfinite(v)]
     if not any(found.values()):
         raise InputError("this run has no losses to draw yet; train it for a few more steps.")

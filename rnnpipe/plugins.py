@@ -7,11 +7,13 @@ loaded under guard: one that fails is quarantined with its reason, and everythin
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
 import inspect
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +103,8 @@ class Registry:
                 continue
             seen[point.name] = distribution
             try:
-                self._register(point.load(), point.name, distribution, version)
+                with contextlib.redirect_stdout(sys.stderr):  # results alone go to standard output
+                    self._register(point.load(), point.name, distribution, version)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # a plugin may raise anything, SystemExit too, and must not end the command

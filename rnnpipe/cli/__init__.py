@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -32,6 +31,10 @@ COMMANDS = {
     "plugins": ("plugins", "List and show plugins."),
     "bench": ("bench", "Measure speed on this machine."),
 }
+
+
+class ReaderGone(Exception):
+    """Whoever read our output has had enough, as in `rnnpipe ... | head`."""
 
 
 class LazyGroup(click.Group):
@@ -58,6 +61,21 @@ class LazyGroup(click.Group):
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise click.UsageError(f"no command '{args[0]}'.{hint} Commands: {', '.join(COMMANDS)}.")
         return super().resolve_command(ctx, args)
+
+    # A reader that has gone away is told apart from a failure, which click would not do.
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the words of the command line (and print the help, if that is asked for)."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError:
+            raise ReaderGone from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise ReaderGone from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -108,12 +126,13 @@ def _run(words: list[str], debug: bool) -> int:
     # --debug is accepted anywhere, as people type it behind the command that failed.
     words = [word for word in words if word != "--debug"]
     try:
-        with _quiet_stdout():
-            cli.main(words, prog_name="rnnpipe", standalone_mode=False)
+        code = cli.main(words, prog_name="rnnpipe", standalone_mode=False)
+        if sys.stdout is not None:
             sys.stdout.flush()
-        return 0
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     except click.ClickException as error:
         return _fail(_click_message(error), error, error.exit_code, debug)
     except RnnpipeError as error:
@@ -122,27 +141,20 @@ def _run(words: list[str], debug: bool) -> int:
         return _fail("interrupted; nothing half-written was left behind.", error, 130, debug)
     except Terminated as error:
         return _fail(f"ended by {signal.Signals(error.number).name}.", error, 128 + error.number, debug)
-    except BrokenPipeError:
-        return 0  # the reader has had enough, as in `rnnpipe ... | head`
+    except (ReaderGone, BrokenPipeError):
+        # Python flushes standard output once more when it exits, and would complain of the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         return _fail(f"{name}{error.strerror or error}.", error, 1, debug)
     except RecursionError as error:
         return _fail("the input is nested too deeply.", error, 1, debug)
-    except MemoryError as error:
-        return _fail("out of memory; use a smaller batch, model or text.", error, 1, debug)
     except Exception as error:  # a defect of ours or of a plugin: a person gets one line all the same
+        # Torch raises RuntimeError for memory that a CPU does not have, and a subclass of it for a GPU's.
+        if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+            return _fail("out of memory; use a smaller batch, model or text.", error, 1, debug)
         return _fail(f"unexpected {type(error).__name__}: {error}. --debug shows where.", error, 1, debug)
-
-
-@contextlib.contextmanager
-def _quiet_stdout() -> Iterator[None]:
-    """Keep Python from complaining at exit about a closed pipe that was dealt with."""
-    try:
-        yield
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
 
 
 def _click_message(error: click.ClickException) -> str:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnnpipe.cli import say
 from rnnpipe.cli.common import (
     PATH,
     byte_progress,
+    hint,
     json_option,
     named,
     print_json,
@@ -62,7 +62,6 @@ def command(
     from rnnpipe.pipeline.dictionary import build_dict
     from rnnpipe.plugins import text_registry
     from rnnpipe.text.rules import Named
-    from rnnpipe.text.workers import default_workers
 
     report_quarantined(text_registry())
     character = level == "char"
@@ -76,7 +75,7 @@ def command(
             max_size=max_size,
             encoding=encoding,
             errors=errors,
-            workers=workers or default_workers(),
+            workers=workers,
             progress=progress,
         )
     report_mended(built.mended_bytes, errors)
@@ -86,7 +85,7 @@ def command(
         return
     print_summary(built.vocabulary)
     print_borderline(built.vocabulary)
-    say(f"next: rnnpipe encode {' '.join(inputs)} --dict {output} -o {output.with_suffix('')}-tokens")
+    hint("encode", *inputs, "--dict", output, "-o", f"{output.with_suffix('')}-tokens")
 
 
 def summarize(vocabulary: Vocabulary) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rnnpipe.cli import say
 from rnnpipe.cli.common import (
     PATH,
     byte_progress,
+    hint,
     json_option,
     named,
     print_json,
@@ -82,7 +82,7 @@ def command(
     for part, record in result.parts.items():
         click.echo(f"  {part}: {record['size']:,} bytes, {len(record['documents'])} documents")
     report_mended(totals.mended_bytes, errors)
-    say(f"next: rnnpipe build-dict {output} -o {output}.dict")
+    hint("build-dict", output, "-o", f"{output}.dict")
 
 
 def _visible(character: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ def text_options(function: Function) -> Function:
 
 def workers_option(function: Function) -> Function:
     """Add `--workers`."""
-    return click.option("--workers", type=click.IntRange(min=1), help="Processes; all processors if not given.")(
+    return click.option("--workers", type=click.IntRange(min=1), help="How many at once; as many as pay if not given.")(
         function
     )
 
@@ -59,7 +60,14 @@ def named(text: str) -> Any:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on standard output."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    from rnnpipe.durable import finite
+
+    click.echo(json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def hint(*words: object) -> None:
+    """Say which command a person would run next, quoted for the shell."""
+    say(f"next: {shlex.join(str(word) for word in ('rnnpipe', *words))}")
 
 
 def print_table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
@@ -88,6 +96,17 @@ def byte_progress(label: str, total: int | None = None) -> Iterator[Callable[[in
         disable=not sys.stderr.isatty(),
     ) as bar:
         yield lambda done: bar.update(done) and None
+
+
+def check_text(text: str, place: str) -> str:
+    """Return a text as it is; raise InputError if it holds what is no text, as a byte that is not UTF-8 becomes."""
+    from rnnpipe.errors import InputError
+
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{place}, character {error.start + 1}: not valid text; give it as UTF-8.") from None
+    return text
 
 
 def report_mended(count: int, errors: str) -> None:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rnnpipe.cli import say
 from rnnpipe.cli.common import (
     PATH,
     byte_progress,
+    hint,
     json_option,
     print_json,
+    report_mended,
     report_quarantined,
     text_options,
     workers_option,
@@ -41,7 +42,6 @@ def command(
     """Turn texts, or a folder that `rnnpipe clean` wrote, into ids by the rules of a dictionary."""
     from rnnpipe.pipeline.encode import encode
     from rnnpipe.plugins import text_registry
-    from rnnpipe.text.workers import default_workers
 
     report_quarantined(text_registry())
     with byte_progress("encode") as progress:
@@ -51,9 +51,10 @@ def command(
             output,
             encoding=encoding,
             errors=errors,
-            workers=workers or default_workers(),
+            workers=workers,
             progress=progress,
         )
+    report_mended(encoded.mended_bytes, errors)
     meta = encoded.folder.meta
     if as_json:
         print_json({"folder": str(output), **meta})
@@ -62,4 +63,4 @@ def command(
         tokens = record["tokens"] - record["documents"]
         rate = record["unknown"] / tokens if tokens else 0.0
         click.echo(f"{part}: {tokens:,} tokens in {record['documents']} documents, {rate:.3%} unknown")
-    say(f"next: rnnpipe train {output}")
+    hint("train", output)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.common import PATH, json_option, print_json, report_quarantined, text_options
+from rnnpipe.cli.common import PATH, hint, json_option, print_json, report_quarantined, text_options
 
 if TYPE_CHECKING:
     from rnnpipe.pipeline.evaluate import Evaluation
@@ -41,12 +41,12 @@ def command(
 
     report_quarantined(full_registry())
     opened = open_run(run, device=device, which=weights)
-    evaluation = evaluate_run(opened, inputs, window=window, encoding=encoding, errors=errors)
+    evaluation = evaluate_run(opened, inputs, window=window, encoding=encoding, errors=errors, report=say)
     if as_json:
         print_json(evaluation.to_json())
         return
     print_evaluation(evaluation)
-    say(f"next: rnnpipe plot {run}")
+    hint("plot", run)
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

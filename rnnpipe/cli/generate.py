@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.common import PATH, report_quarantined
+from rnnpipe.cli.common import PATH, check_text, report_quarantined
 
 if TYPE_CHECKING:
     from rnnpipe.generation.generate import Generated, Prompt
@@ -98,8 +98,10 @@ def _read_records(prompts: tuple[str, ...], source: Path | None, jsonl: bool) ->
     from rnnpipe.errors import InputError
 
     if source is None:
-        yield from ({"prompt": prompt} for prompt in prompts or ("",))
+        yield from ({"prompt": check_text(prompt, f"prompt {k}")} for k, prompt in enumerate(prompts or ("",), 1))
         return
+    if str(source) == "-" and sys.stdin is None:
+        raise InputError("standard input is closed; give prompts as arguments or with --file F.")
     name = "standard input" if str(source) == "-" else str(source)
     with nullcontext(sys.stdin.buffer) if str(source) == "-" else source.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -122,6 +124,7 @@ def _parse_record(text: str, place: str) -> dict[str, Any]:
         raise InputError(f'{place}: not JSON ({error}); expected an object such as {{"prompt": "..."}}.') from None
     if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
         raise InputError(f'{place}: expected an object with "prompt", a text; received {text[:60]}')
+    check_text(record["prompt"], f'{place}, "prompt"')
     seed = record.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise InputError(f'{place}: "seed" is {seed!r}; it takes a whole number from 0 to 2^63 - 1.')

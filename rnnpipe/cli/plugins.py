@@ -56,6 +56,8 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
 
     registry = full_registry()
     report_quarantined(registry)
+    if kind is not None and kind not in HOOKS:
+        raise unknown_name("kind of plugin", kind, HOOKS)
     found = [entry for each in HOOKS if kind in (None, each) for entry in registry.entries(each) if entry.name == name]
     if not found:
         error = unknown_name(
@@ -94,7 +96,7 @@ def _describe(entry: Entry) -> dict[str, Any]:
         "name": entry.name,
         "distribution": entry.distribution,
         "version": entry.version,
-        "description": inspect.getdoc(thing) or "no description",
+        "description": _description(thing),
         "options": [str(option) for option in options],
         "state": "",
         "backends": {},
@@ -102,6 +104,12 @@ def _describe(entry: Entry) -> dict[str, Any]:
     if entry.kind == "cell":
         facts |= _describe_cell(thing)
     return facts
+
+
+def _description(thing: Any) -> str:
+    """Return a thing's docstring; of torch's, which are typeset for a web page, the first paragraph."""
+    text = inspect.getdoc(thing) or "no description"
+    return text.split("\n\n")[0] if getattr(thing, "__module__", "").startswith("torch.") else text
 
 
 def _describe_cell(cell: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.common import PATH, json_option, print_json, print_table, report_quarantined
+from rnnpipe.cli.common import PATH, check_text, json_option, print_json, print_table, report_quarantined
 
 
 @click.command("predict")
@@ -21,6 +21,7 @@ def command(run: Path, text: str, top: int, device: str, as_json: bool) -> None:
     from rnnpipe.pipeline.runs import open_run
     from rnnpipe.plugins import full_registry
 
+    check_text(text, "TEXT")
     report_quarantined(full_registry())
     likely, tokens, unknown = open_run(run, device=device).reader().next_tokens(text, top)
     if as_json:

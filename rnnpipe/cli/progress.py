@@ -8,12 +8,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from rnnpipe.cli import Terminated, say
 from rnnpipe.errors import Interrupted
-from rnnpipe.training.callbacks import TrainState
+
+if TYPE_CHECKING:
+    from rnnpipe.training.callbacks import TrainState
 
 
 class TrainingProgress:
@@ -47,6 +50,8 @@ class TrainingProgress:
     def on_end(self, state: TrainState) -> None:
         """Close the bar and say how long training took."""
         self.close()
+        if state.stopped_early:
+            say(f"stopped early: the validation loss has not improved since step {state.best_step}")
         say(f"trained {state.step:,} steps, {state.tokens:,} tokens, {state.seconds:.1f} s")
 
     def close(self) -> None:
@@ -79,10 +84,25 @@ def _eta(state: TrainState) -> str:
 
 
 class Stop:
-    """Which signal has asked training to stop, if any."""
+    """Which signal has asked training to stop, if any. As a callback it knows when there is something to save."""
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.training = False
+
+    def on_start(self, state: TrainState) -> None:
+        """From now on a signal lets the step finish and saves."""
+        self.training = True
+
+    def on_step(self, state: TrainState) -> None:
+        """Take no notice."""
+
+    def on_evaluate(self, state: TrainState) -> None:
+        """Take no notice."""
+
+    def on_end(self, state: TrainState) -> None:
+        """From now on a signal ends the process at once."""
+        self.training = False
 
     def asked(self) -> bool:
         """Say whether a signal has come."""
@@ -100,7 +120,9 @@ def stop_on_signals() -> Iterator[Stop]:
     stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.number is not None:
+        if not stop.training and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not stop.training or stop.number is not None:
             raise Terminated(number)
         stop.number = number
         say("stopping after this step and saving; once more to end at once")

@@ -37,11 +37,12 @@ def command(
     from dataclasses import replace
 
     from rnnpipe.cli.train import execute, existing
-    from rnnpipe.config import apply_settings, load_config, resolve
+    from rnnpipe.config import apply_settings, load_config
+    from rnnpipe.pipeline.complete import complete
     from rnnpipe.pipeline.stages import Plan
 
     path = existing(config)
     loaded = replace(load_config(path), numerics={})
     # The config.toml inside a run means that run.
     own = path.parent if path.name == "config.toml" else Path("runs") / path.stem
-    execute(resolve(apply_settings(loaded, settings)), output or own, Plan(first, last), dry_run, overwrite, as_json)
+    execute(complete(apply_settings(loaded, settings)), output or own, Plan(first, last), dry_run, overwrite, as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.common import PATH, json_option, print_json, report_quarantined
+from rnnpipe.cli.common import PATH, hint, json_option, print_json, report_quarantined
 
 if TYPE_CHECKING:
     from rnnpipe.config import Config
@@ -55,7 +55,8 @@ def command(
     On texts, cleaning, dictionary and encoding are done first, into the run's folder, and skipped where they are up to
     date. Ctrl-C saves and ends.
     """
-    from rnnpipe.config import apply_settings, resolve
+    from rnnpipe.config import apply_settings
+    from rnnpipe.pipeline.complete import complete
     from rnnpipe.pipeline.stages import Plan
 
     if resume not in (None, "auto"):
@@ -73,7 +74,7 @@ def command(
         "runtime.seed": seed,
     }
     given = [f"{key}={_toml(value)}" for key, value in flags.items() if value is not None]
-    config = resolve(apply_settings(config, [*given, *settings]))
+    config = complete(apply_settings(config, [*given, *settings]))
     folder = output or default_folder(config, inputs, demo)
     execute(config, folder, Plan(), dry_run, overwrite, as_json, resume=resume is not None)
 
@@ -102,15 +103,33 @@ def _base(inputs: tuple[str, ...], demo: bool) -> Config:
     if demo:
         with as_file(files("rnnpipe.experiments") / f"{DEMO}.toml") as path:
             return load_config(path)
+    if len(inputs) > 1 and (odd := next((item for item in inputs if item.endswith(".toml")), None)):
+        raise click.UsageError(f"{odd} is a configuration; give it alone, without texts.")
     if len(inputs) == 1 and inputs[0].endswith(".toml"):
         return replace(load_config(existing(inputs[0])), numerics={})
     if len(inputs) == 1 and (Path(inputs[0]) / "meta.json").is_file():
         return Config(data=DataConfig(tokens=str(Path(inputs[0]).resolve())))
     if len(inputs) == 1 and (Path(inputs[0]) / "corpus.json").is_file():
         return Config(data=DataConfig(corpus=str(Path(inputs[0]).resolve())))
+    for item in inputs:
+        _refuse_lookalike(Path(item))
     # Absolute, so that the run's config.toml repeats the training from any folder.
     absolute = [item if item == "-" else str(Path(item).absolute()) for item in inputs]
     return Config(data=DataConfig(dataset=Named("text-files", {"inputs": absolute})))
+
+
+def _refuse_lookalike(folder: Path) -> None:
+    """Raise InputError for a folder whose *.txt are no texts: a run, or a token folder without its record."""
+    from rnnpipe.errors import InputError
+    from rnnpipe.pipeline.folder import CONFIG, DICTIONARY
+
+    if (folder / CONFIG).is_file():
+        raise InputError(
+            f"{folder}: is a run, not a text. `rnnpipe train {folder / CONFIG} -o NEW` repeats its training, "
+            f"`rnnpipe train --resume {folder}` goes on with it."
+        )
+    if (folder / DICTIONARY).is_file():
+        raise InputError(f"{folder}: looks like a token folder that has lost its meta.json; encode the text again.")
 
 
 def existing(path: str) -> Path:
@@ -142,7 +161,7 @@ def default_folder(config: Config, inputs: tuple[str, ...], demo: bool) -> Path:
     while True:
         folder = Path("runs") / (base if number == 1 else f"{base}-{number}")
         try:
-            check_may_run(config, folder, overwrite=False)
+            check_may_run(config, folder, resume=True)
         except InputError:
             number += 1
         else:
@@ -160,24 +179,24 @@ def execute(
     resume: bool = False,
 ) -> None:
     """Run the stages of a configuration and tell a person what came of it."""
-    from rnnpipe.plugins import text_registry
+    from rnnpipe.plugins import full_registry, text_registry
 
     if dry_run:
-        _dry_run(config, folder, plan, overwrite)
+        _dry_run(config, folder, plan, overwrite, as_json)
         return
-    report_quarantined(text_registry())
+    report_quarantined(full_registry() if plan.reaches("train") else text_registry())
     from rnnpipe.cli.progress import TrainingProgress, stop_on_signals
     from rnnpipe.pipeline.stages import run_stages
 
     say(f"run folder: {folder}")
     with stop_on_signals() as stop:
-        progress = TrainingProgress(config.text.level)
+        progress = TrainingProgress(config.text.level or "word")
         try:
             outcome = run_stages(
                 config,
                 folder,
                 plan,
-                callbacks=[progress],
+                callbacks=[stop, progress],
                 should_stop=stop.asked,
                 report=say,
                 overwrite=overwrite,
@@ -190,23 +209,24 @@ def execute(
     _tell(outcome, folder, as_json)
 
 
-def _dry_run(config: Config, folder: Path, plan: Plan, overwrite: bool) -> None:
+def _dry_run(config: Config, folder: Path, plan: Plan, overwrite: bool, as_json: bool) -> None:
     """Check every name and option by building a small network, then print what would happen."""
-    from rnnpipe.config import dump_config
-    from rnnpipe.pipeline.build import build_model, build_optimizer, resolve_numerics
+    from rnnpipe.config import dump_config, to_table
+    from rnnpipe.pipeline.build import build_model, check_names, resolve_numerics
     from rnnpipe.pipeline.clean import load_text_dataset
-    from rnnpipe.pipeline.common import load_rules
     from rnnpipe.pipeline.folder import check_may_run
     from rnnpipe.pipeline.stages import plan_lines
+    from rnnpipe.text.files import find_paths
 
-    check_may_run(config, folder, overwrite)
+    check_may_run(config, folder, overwrite=overwrite, resume=True)
     if config.data.tokens is None and config.data.corpus is None:
         load_text_dataset(config.data.dataset)
-    assert config.text.cleaner is not None and config.text.tokenizer is not None
-    load_rules(config.text.cleaner, config.text.tokenizer)
-    model = build_model(config, vocab_size=16)
-    build_optimizer(config.training.optimizer, model)
-    numerics, refusals = resolve_numerics(config, model)
+        find_paths(config.data.dataset.options.get("inputs", ()))
+    check_names(config)
+    numerics, refusals = resolve_numerics(config, build_model(config, vocab_size=16))
+    if as_json:
+        print_json({"run": str(folder), "stages": plan_lines(config, folder, plan), "config": to_table(config)})
+        return
     click.echo(dump_config(config).decode(), nl=False)
     say(f"run folder: {folder}")
     for line in plan_lines(config, folder, plan):
@@ -217,10 +237,6 @@ def _dry_run(config: Config, folder: Path, plan: Plan, overwrite: bool) -> None:
 
 
 def _tell(outcome: Outcome, folder: Path, as_json: bool) -> None:
-    if outcome.trained is None and outcome.evaluation is None:
-        return
-    from rnnpipe.cli.evaluate import print_evaluation
-
     if as_json:
         state = outcome.trained.state if outcome.trained else None
         print_json(
@@ -235,22 +251,25 @@ def _tell(outcome: Outcome, folder: Path, as_json: bool) -> None:
             }
         )
         return
+    if outcome.trained is None and not outcome.up_to_date:
+        return
     if outcome.evaluation is not None:
+        from rnnpipe.cli.evaluate import print_evaluation
+
         print_evaluation(outcome.evaluation)
     click.echo("sample:")
     click.echo(_sample(folder))
     say(f"saved in {folder}")
-    say(f'next: rnnpipe generate {folder} "" -n 3')
+    hint("generate", folder, "", "-n", "3")
 
 
 def _sample(folder: Path) -> str:
     """Return a text of the run's own making, from an empty prompt."""
     from rnnpipe.generation.generate import Prompt
     from rnnpipe.generation.samplers import Temperature
-    from rnnpipe.pipeline.evaluate import level_of
     from rnnpipe.pipeline.runs import open_run
 
     run = open_run(folder)
-    tokens = 400 if level_of(run.vocabulary) == "char" else 80
+    tokens = 400 if run.vocabulary.rules.level == "char" else 80
     prompt = Prompt(id="1", text="", number=0, seed=run.config.runtime.seed)
     return next(run.reader().generate([prompt], [Temperature(0.7)], tokens)).text

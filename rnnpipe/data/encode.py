@@ -85,8 +85,12 @@ def encode_texts(
     errors: Errors = "strict",
     workers: int = 1,
     progress: Callable[[int], None] = lambda done_bytes: None,
+    mended: Callable[[int], object] = lambda count: None,
 ) -> Iterator[Iterator[Ids]]:
-    """Yield, for each text in order, its ids in arrays; each text's arrays must be used up before the next text."""
+    """Yield, for each text in order, its ids in arrays; each text's arrays must be used up before the next text.
+
+    `progress` hears of the bytes read, `mended` of the bytes that were not of the encoding, block by block.
+    """
     rules = load_rules()
     blocks = (block for text in texts for block in text_blocks(text, rules))
     tasks = ((group, errors) for group in batched(blocks, _GROUP_BLOCKS))
@@ -105,8 +109,9 @@ def encode_texts(
     def arrays(text: TextFile) -> Iterator[Ids]:
         position = text.start
         while position < text.stop:
-            size, ids = next(results)
+            size, count, ids = next(results)
             progress(size)
+            mended(count)
             position += size
             yield ids
 
@@ -114,6 +119,7 @@ def encode_texts(
         yield arrays(text)
 
 
-def _encode_group(encoder: BlockEncoder, task: tuple[list[Block], Errors]) -> list[tuple[int, Ids]]:
+def _encode_group(encoder: BlockEncoder, task: tuple[list[Block], Errors]) -> list[tuple[int, int, Ids]]:
     group, errors = task
-    return [(block.stop - block.start, encoder.encode(read_block(block, errors))) for block in group]
+    reads = ((block, read_block(block, errors)) for block in group)
+    return [(block.stop - block.start, read.mended, encoder.encode(read)) for block, read in reads]

@@ -16,6 +16,7 @@ from rnnpipe.text.files import (
     Errors,
     TextFile,
     character_boundary,
+    check_encoding,
     cut_characters,
     line_boundary,
     open_texts,
@@ -65,7 +66,7 @@ class TextFiles:
             raise UsageError("dataset 'text-files' needs inputs: files, folders, globs, or - for standard input.")
         self.inputs = list(inputs)
         self.shares = parse_split(split)
-        self.encoding = encoding
+        self.encoding = check_encoding(encoding)
         self.errors = errors
         self._opened: dict[Path, list[TextFile]] = {}  # standard input can be read only once
 

@@ -24,6 +24,7 @@ FORMAT = "rnnpipe-tokens"
 VERSION = 1
 META = "meta.json"
 DICTIONARY = "dictionary.txt"
+OWN_FILES = (META, DICTIONARY, "train", "valid", "test", "all")
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -123,11 +124,14 @@ class TokenFolder:
         return vocabulary
 
     def part(self, name: str) -> TokenFile:
-        """Return the tokens of one part, memory-mapped."""
+        """Return the tokens of one part, memory-mapped and checked against their digest."""
         record = self.meta["parts"].get(name)
         if record is None:
             raise InputError(f"{self.path}: has no part '{name}'; it has {', '.join(self.parts)}.")
-        tokens = _map_array(self.path / name / "tokens.npy", "u", record["tokens"])
+        path = self.path / name / "tokens.npy"
+        tokens = _map_array(path, "u", record["tokens"])
+        if hashlib.sha256(tokens.data).hexdigest() != record.get("sha256"):
+            raise InputError(f"{path}: its SHA-256 is not the one in {META}: damaged; run `rnnpipe encode` again.")
         offsets = _map_array(self.path / name / "offsets.npy", "i", record["documents"])
         return TokenFile(tokens, offsets)
 

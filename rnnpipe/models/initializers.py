@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from rnnpipe.errors import UsageError
+
 Initializer = Callable[[Tensor], object]
 KINDS = ("input", "recurrent", "bias", "embedding", "readout")
 
@@ -76,4 +78,7 @@ def initialize(model: nn.Module, initializers: Mapping[str, Initializer]) -> Non
             if kind is None or kind not in initializers:
                 continue
             for block in torch.split(parameter, parameter.shape[-1]) if kind == "recurrent" else (parameter,):
-                initializers[kind](block)
+                try:
+                    initializers[kind](block)
+                except ValueError as error:  # torch's own, for a vector where it needs a matrix
+                    raise UsageError(f"model.initializers.{kind}: {error}") from None

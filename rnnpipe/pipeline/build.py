@@ -15,6 +15,7 @@ from rnnpipe.models.initializers import KINDS, initialize
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.models.recurrent import Recurrent
 from rnnpipe.options import bind_options
+from rnnpipe.pipeline.common import load_rules
 from rnnpipe.plugins import full_registry
 from rnnpipe.runtime import Numerics, processor_name, resolve_device, resolve_precision
 from rnnpipe.text.rules import Named
@@ -52,6 +53,22 @@ def build_model(config: Config, vocab_size: int) -> LanguageModel:
     )
     initialize(built, _initializers(model))
     return built
+
+
+def check_names(config: Config) -> None:
+    """Raise UsageError for any name, option or combination in a configuration that training would refuse.
+
+    A network of the configured kind and of a tiny vocabulary is built to find out.
+    """
+    registry = full_registry()
+    assert config.text.cleaner is not None and config.text.tokenizer is not None, "the configuration is resolved"
+    load_rules(config.text.cleaner, config.text.tokenizer)
+    registry.get("trainer", config.training.trainer.name)
+    for name in config.training.callbacks:
+        bind_options(registry.get("callback", name), {}, f"callback '{name}'", reserved=1)
+    model = build_model(config, vocab_size=16)
+    build_optimizer(config.training.optimizer, model)
+    resolve_numerics(config, model)
 
 
 def _initializers(model: ModelConfig) -> Mapping[str, Callable[[Any], object]]:
@@ -93,7 +110,7 @@ def resolve_numerics(config: Config, model: LanguageModel) -> tuple[Numerics, di
         torch.set_num_threads(config.runtime.threads or int(recorded["threads"]))
     model.recurrent.backend = _recorded(config.runtime.backend, recorded.get("backend"))
     steps = config.training.window or config.training.bptt
-    ids = torch.zeros(steps, config.training.batch_size, dtype=torch.int64)
+    ids = torch.zeros(steps, 1, dtype=torch.int64)
     with torch.no_grad():
         backend, refusals = model.recurrent.refusals(model.encoder(ids))
     numerics = Numerics(device.type, precision, backend, torch.get_num_threads(), torch.__version__, processor_name())

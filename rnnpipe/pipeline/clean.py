@@ -21,7 +21,7 @@ from rnnpipe.pipeline.common import (
 )
 from rnnpipe.plugins import text_registry
 from rnnpipe.text.cleaning import CleaningReport
-from rnnpipe.text.corpus import FORMAT, META, VERSION, CleanTotals, is_corpus, load_corpus, write_clean
+from rnnpipe.text.corpus import FORMAT, META, OWN_FILES, VERSION, CleanTotals, is_corpus, load_corpus, write_clean
 from rnnpipe.text.files import Errors, TextFile, open_texts
 from rnnpipe.text.rules import Named
 
@@ -50,7 +50,7 @@ def clean(
     if split is not None:
         dataset = TextFiles(inputs=inputs, split=split, encoding=encoding, errors=errors)
         return clean_dataset(dataset, out, cleaner=cleaner, errors=errors, inputs=inputs, progress=progress)
-    check_output_folder(out, META, inputs)
+    check_output_folder(out, META, FORMAT, OWN_FILES, inputs)
     with temporary_folder() as spool:
         parts = {"all": open_texts(inputs, spool, encoding, errors)}
         return _write(out, parts, cleaner, errors, progress, skip=False)
@@ -68,7 +68,7 @@ def clean_dataset(
     progress: Progress = no_progress,
 ) -> Cleaned:
     """Clean the parts of a text dataset into `out`; with `skip`, not if they lie there already."""
-    check_output_folder(out, META, inputs)
+    check_output_folder(out, META, FORMAT, OWN_FILES, inputs)
     with temporary_folder() as spool:
         if isinstance(dataset, TextFileDataset):
             parts: dict[str, list[TextFile]] = {part: list(dataset.texts(part, spool, split_at)) for part in PARTS}

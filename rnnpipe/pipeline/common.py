@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rnnpipe.durable import sha256_file
+from rnnpipe.durable import read_json, sha256_file
 from rnnpipe.errors import InputError
 from rnnpipe.plugins import text_registry
 from rnnpipe.text.cleaning import Cleaner
 from rnnpipe.text.corpus import CorpusFolder, is_corpus, load_corpus
-from rnnpipe.text.files import TextFile
+from rnnpipe.text.files import TextFile, total_bytes
 from rnnpipe.text.rules import LoadRules, Named, Rules, TextRules, rules_digest
 from rnnpipe.text.tokenizing import Tokenizer
+from rnnpipe.text.workers import default_workers
 
 Progress = Callable[[int], None]  # hears of the bytes done since it was last called
 Report = Callable[[str], None]  # hears of what a person should know
@@ -42,18 +43,20 @@ def load_rules(cleaner: Named, tokenizer: Named) -> Rules:
     return Rules(load_cleaner(cleaner), split)
 
 
-def rules_loader(rules: TextRules, cleaned_by: Named | None) -> LoadRules:
-    """Return the function that loads `rules`, less the cleaning that the texts have been through already.
+def rules_loader(rules: TextRules, corpora: Sequence[CorpusFolder] | None, asked_by: str) -> LoadRules:
+    """Return the function that loads `rules`, less the cleaning that the corpora have been through already.
 
-    Raises InputError, with both digests, if they were cleaned by other rules.
+    Raises InputError, with both digests, if they were cleaned by other rules; `asked_by` says who asks for these.
     """
-    if cleaned_by is None or cleaned_by == Named("none"):
+    cleaned_by = corpora[0].cleaner if corpora else Named("none")
+    if cleaned_by == Named("none"):
         return partial(load_rules, rules.cleaner, rules.tokenizer)
     if cleaned_by != rules.cleaner:
+        names = ", ".join(str(corpus.path) for corpus in corpora or ())
         raise InputError(
-            f"the corpus was cleaned by {cleaned_by.to_json()} ({rules_digest(cleaned_by.to_json())}), but "
-            f"{rules.cleaner.to_json()} ({rules_digest(rules.cleaner.to_json())}) is asked for; clean it again from "
-            "the original text, or leave out --cleaner, or use a dictionary that belongs to it."
+            f"{names}: was cleaned by {cleaned_by.to_json()} ({rules_digest(cleaned_by.to_json())}), but {asked_by} "
+            f"says {rules.cleaner.to_json()} ({rules_digest(rules.cleaner.to_json())}). Clean the original text by "
+            "those rules, or use the corpus's own."
         )
     return partial(load_rules, Named("none"), rules.tokenizer)
 
@@ -92,15 +95,45 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def check_output_folder(out: Path, marker: str, inputs: Sequence[str] = ()) -> None:
+def workers_for(texts: Iterable[TextFile]) -> int:
+    """Return how many workers texts are worth: starting a process takes as long as counting about 8 MB."""
+    return max(1, min(default_workers(), total_bytes(texts) // 8_000_000))
+
+
+def check_output_file(out: Path, inputs: Sequence[str], start: bytes, what: str) -> None:
+    """Raise InputError if writing the file `out` would destroy an input, or anything that is not `what`.
+
+    `start` is how such a file begins.
+    """
+    if out.is_dir():
+        raise InputError(f"{out}: is a directory; name a file for {what}.")
+    if any(item != "-" and Path(item).exists() and out.exists() and Path(item).samefile(out) for item in inputs):
+        raise InputError(f"{out}: is an input; name another file for {what}.")
+    if out.exists():
+        if not out.is_file():
+            raise InputError(f"{out}: is no ordinary file; name a file for {what}.")
+        with out.open("rb") as file:
+            head = file.read(len(start))
+        if head and head != start:
+            raise InputError(f"{out}: is there and not {what}; name another file, or remove it.")
+
+
+def check_output_folder(
+    out: Path, marker: str, format_name: str, own: Collection[str], inputs: Sequence[str] = ()
+) -> None:
     """Raise InputError if writing the folder `out` would destroy something that is not an earlier output of this kind.
 
-    `marker` is the file by which such an output is known.
+    Such an output has the file `marker`, which names itself `format_name`, and nothing but the files in `own`.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder to write to.")
-    if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
-        raise InputError(f"{out}: holds other files (no {marker}); name a new or empty folder.")
+    if out.is_dir() and (names := sorted(item.name for item in out.iterdir())):
+        record = read_json(out / marker) if marker in names and (out / marker).is_file() else None
+        foreign = [name for name in names if name not in own and not name.endswith(".tmp")]
+        if not isinstance(record, dict) or record.get("format") != format_name:
+            raise InputError(f"{out}: holds other files ({names[0]}); name a new or empty folder.")
+        if foreign:
+            raise InputError(f"{out}: also holds {foreign[0]}, which is not ours to remove; name another folder.")
     for item in inputs:
         if item != "-" and Path(item).exists() and Path(item).resolve().is_relative_to(out.resolve()):
             raise InputError(f"{out}: holds the input {item}; name another folder to write to.")

@@ -8,10 +8,19 @@ from pathlib import Path
 
 from rnnpipe.data.text_files import temporary_folder
 from rnnpipe.errors import InputError
-from rnnpipe.pipeline.common import Progress, describe_texts, find_corpora, no_progress, rules_loader
+from rnnpipe.pipeline.common import (
+    Progress,
+    check_output_file,
+    describe_texts,
+    find_corpora,
+    no_progress,
+    rules_loader,
+    workers_for,
+)
 from rnnpipe.text.counting import Counts, count_tokens
 from rnnpipe.text.files import Errors, TextFile, open_texts
 from rnnpipe.text.rules import Named, TextRules
+from rnnpipe.text.vocabulary import START as DICTIONARY_START
 from rnnpipe.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
 
 
@@ -34,7 +43,7 @@ def build_dict(
     max_size: int | None = None,
     encoding: str = "utf-8",
     errors: Errors = "strict",
-    workers: int = 1,
+    workers: int | None = None,
     skip: bool = False,
     progress: Progress = no_progress,
 ) -> Built:
@@ -44,11 +53,9 @@ def build_dict(
     that a cleaned corpus went through, otherwise `unicode-words`. With `skip`, a dictionary that already counts just
     this is left as it is.
     """
-    if out.is_dir():
-        raise InputError(f"{out}: is a directory; name a file for the dictionary.")
+    check_output_file(out, inputs, DICTIONARY_START, "a dictionary")
     with temporary_folder() as spool:
         corpora = find_corpora(inputs)
-        cleaned_by = corpora[0].cleaner if corpora else None
         part = "all"
         if corpora:
             texts: list[TextFile] = []
@@ -57,8 +64,8 @@ def build_dict(
                 texts += corpus.texts(part)
         else:
             texts = open_texts(inputs, spool, encoding, errors)
-        rules = TextRules(cleaner or cleaned_by or Named("unicode-words"), tokenizer)
-        loader = rules_loader(rules, cleaned_by)
+        rules = TextRules(cleaner or (corpora[0].cleaner if corpora else Named("unicode-words")), tokenizer)
+        loader = rules_loader(rules, corpora, "--cleaner")
         counted = describe_texts(_whole_files(texts), part)
         if skip and out.is_file():
             before = load_vocabulary(out)
@@ -72,7 +79,7 @@ def build_dict(
                 max_size,
             ):
                 return Built(before, 0, skipped=True)
-        counts = count_tokens(texts, loader, errors=errors, workers=workers, progress=progress)
+        counts = count_tokens(texts, loader, errors=errors, workers=workers or workers_for(texts), progress=progress)
         vocabulary = build_vocabulary(
             counts.tokens,
             rules,
@@ -105,5 +112,6 @@ def _check(vocabulary: Vocabulary, counts: Counts, inputs: Sequence[str]) -> Non
     if vocabulary.kept == 0:
         raise InputError(
             f"{names}: no token occurs more than {vocabulary.unknown_threshold} times (the most frequent: "
-            f"{vocabulary.counts[0]}), so all would be unknown. Lower --unknown-threshold or give more text."
+            f"{vocabulary.counts[0]}), so all would be unknown. Lower the threshold with --unknown-threshold "
+            "(for train: --set text.unknown_threshold=N) or give more text."
         )

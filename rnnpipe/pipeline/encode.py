@@ -10,7 +10,7 @@ from typing import Any
 
 from rnnpipe.data.encode import encode_texts
 from rnnpipe.data.text_files import temporary_folder
-from rnnpipe.data.tokens import DICTIONARY, FORMAT, META, VERSION, TokenFolder, load_tokens, write_part
+from rnnpipe.data.tokens import DICTIONARY, FORMAT, META, OWN_FILES, VERSION, TokenFolder, load_tokens, write_part
 from rnnpipe.durable import atomic_directory, write_json
 from rnnpipe.errors import InputError
 from rnnpipe.pipeline.common import (
@@ -21,6 +21,7 @@ from rnnpipe.pipeline.common import (
     fingerprint,
     no_progress,
     rules_loader,
+    workers_for,
 )
 from rnnpipe.text.files import Errors, TextFile, open_texts
 from rnnpipe.text.vocabulary import load_vocabulary
@@ -28,9 +29,10 @@ from rnnpipe.text.vocabulary import load_vocabulary
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the stage wrote, and whether it was there already."""
+    """What the stage wrote, the bytes mended on the way in, and whether it was there already."""
 
     folder: TokenFolder
+    mended_bytes: int
     skipped: bool = False
 
 
@@ -41,7 +43,7 @@ def encode(
     *,
     encoding: str = "utf-8",
     errors: Errors = "strict",
-    workers: int = 1,
+    workers: int | None = None,
     skip: bool = False,
     progress: Progress = no_progress,
 ) -> Encoded:
@@ -49,7 +51,7 @@ def encode(
 
     Raises InputError, with the digests of both, if a corpus was cleaned by other rules than the dictionary's.
     """
-    check_output_folder(out, META, [*inputs, str(dictionary)])
+    check_output_folder(out, META, FORMAT, OWN_FILES, [*inputs, str(dictionary)])
     vocabulary = load_vocabulary(dictionary)
     with temporary_folder() as spool:
         corpora = find_corpora(inputs)
@@ -59,7 +61,7 @@ def encode(
                 parts.setdefault(part, []).extend(corpus.texts(part))
         if not corpora:
             parts = {"all": open_texts(inputs, spool, encoding, errors)}
-        loader = rules_loader(vocabulary.rules, corpora[0].cleaner if corpora else None)
+        loader = rules_loader(vocabulary.rules, corpora, str(dictionary))
         made_from = fingerprint(
             {
                 "version": VERSION,
@@ -71,11 +73,20 @@ def encode(
         if skip and (out / META).is_file():
             before = load_tokens(out)
             if before.meta.get("made_from") == made_from:
-                return Encoded(before, skipped=True)
+                return Encoded(before, 0, skipped=True)
         records: dict[str, Any] = {}
+        mended: list[int] = []
         with atomic_directory(out) as temporary:
             for part, texts in parts.items():
-                documents = encode_texts(texts, loader, dictionary, errors=errors, workers=workers, progress=progress)
+                documents = encode_texts(
+                    texts,
+                    loader,
+                    dictionary,
+                    errors=errors,
+                    workers=workers or workers_for(texts),
+                    progress=progress,
+                    mended=mended.append,
+                )
                 records[part] = write_part(temporary / part, documents, vocabulary)
             if all(record["tokens"] <= record["documents"] for record in records.values()):
                 raise InputError(f"{', '.join(inputs)}: no token is left under the rules of {dictionary}.")
@@ -89,4 +100,4 @@ def encode(
                 "parts": records,
             }
             write_json(temporary / META, meta)
-    return Encoded(load_tokens(out))
+    return Encoded(load_tokens(out), sum(mended))

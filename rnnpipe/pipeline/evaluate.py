@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from rnnpipe.config import Config
 from rnnpipe.data.text_files import temporary_folder
-from rnnpipe.data.tokens import Ids
+from rnnpipe.data.tokens import Ids, TokenFolder
 from rnnpipe.errors import InputError
+from rnnpipe.pipeline.common import Report, no_report
 from rnnpipe.pipeline.encode import encode
 from rnnpipe.pipeline.folder import DICTIONARY
 from rnnpipe.pipeline.runs import Run, check_tokens, run_tokens
+from rnnpipe.pipeline.train import split_tokens
 from rnnpipe.text.files import Errors
-from rnnpipe.text.vocabulary import Vocabulary
 from rnnpipe.training.evaluate import Loss, loss_carried, loss_in_windows
 
 
@@ -49,22 +51,35 @@ class Evaluation:
 
 
 def evaluate_run(
-    run: Run, inputs: Sequence[str] = (), *, window: int = 256, encoding: str = "utf-8", errors: Errors = "strict"
+    run: Run,
+    inputs: Sequence[str] = (),
+    *,
+    window: int = 256,
+    encoding: str = "utf-8",
+    errors: Errors = "strict",
+    report: Report = no_report,
 ) -> Evaluation:
     """Evaluate a run on texts, or without any on its own test text (validation text if it has no test text)."""
     if inputs:
         with temporary_folder() as temporary:
-            encoded = encode(
-                inputs, run.folder / DICTIONARY, temporary / "tokens", encoding=encoding, errors=errors
-            ).folder
-            ids = np.concatenate([encoded.part(part).tokens for part in encoded.parts])
+            encoded = encode(inputs, run.folder / DICTIONARY, temporary / "tokens", encoding=encoding, errors=errors)
+            if encoded.mended_bytes:
+                report(f"warning: {encoded.mended_bytes:,} bytes were not valid and were mended")
+            ids = np.concatenate([encoded.folder.part(part).tokens for part in encoded.folder.parts])
         return evaluate_ids(run, ids, ", ".join(inputs), window)
     tokens = run_tokens(run.folder, run.config)
     check_tokens(tokens, run)
-    part = next((part for part in ("test", "valid") if part in tokens.parts), None)
-    if part is None:
+    if "test" in tokens.parts:
+        return evaluate_ids(run, tokens.part("test").tokens, "test text", window)
+    _, valid_ids = split_tokens(run.config, tokens)
+    if valid_ids is None:
         raise InputError(f"{run.folder}: was trained without test or validation text; name a text to evaluate on.")
-    return evaluate_ids(run, tokens.part(part).tokens, f"{part} text", window)
+    return evaluate_ids(run, valid_ids, "validation text", window)
+
+
+def has_evaluation_text(config: Config, tokens: TokenFolder) -> bool:
+    """Say whether a run on these tokens has a text of its own to be evaluated on."""
+    return "test" in tokens.parts or split_tokens(config, tokens)[1] is not None
 
 
 def evaluate_ids(run: Run, ids: Ids, name: str, window: int) -> Evaluation:
@@ -76,15 +91,10 @@ def evaluate_ids(run: Run, ids: Ids, name: str, window: int) -> Evaluation:
     text_ids = ids[ids != run.vocabulary.doc_id]
     return Evaluation(
         text=name,
-        level=level_of(run.vocabulary),
+        level=run.vocabulary.rules.level,
         window=window,
         windows=loss_in_windows(model, ids, window, device, run.numerics.precision),
         carried=loss_carried(model, ids, device, run.numerics.precision),
         unknown_rate=float(np.mean(text_ids == run.vocabulary.unk_id)),
         step=int(run.checkpoint.state["step"]),
     )
-
-
-def level_of(vocabulary: Vocabulary) -> str:
-    """Return "char" or "word" for a vocabulary's tokens."""
-    return "char" if vocabulary.rules.tokenizer.name == "characters" else "word"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rnnpipe.config import Config, dump_config, load_config
-from rnnpipe.errors import InputError
+from rnnpipe.errors import InputError, RnnpipeError
 
 CONFIG = "config.toml"
 DICTIONARY = "dictionary.txt"
@@ -19,26 +19,44 @@ EVALUATION = "evaluation.json"
 
 def check_is_run(folder: Path) -> None:
     """Raise InputError unless `folder` is a run."""
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; name the folder of a run.")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run; `rnnpipe train TEXT -o {folder}` makes one.")
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder}: is no run (it has no {CONFIG}); name a folder that `rnnpipe train` wrote.")
 
 
-def check_may_run(config: Config, folder: Path, overwrite: bool) -> None:
-    """Raise InputError if `folder` holds a finished run of another configuration, or anything that is no run."""
+def check_may_run(config: Config, folder: Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Raise InputError if running the configuration in `folder` would destroy something.
+
+    That is: a finished run of another configuration, an interrupted run that is not to be gone on with, or anything
+    that is no run. `overwrite` allows the first two.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder for the run.")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder}: holds other files (no {CONFIG}); name a new or empty folder with -o.")
-    if overwrite or not (folder / RECORD).is_file():
-        return
-    if not same_settings(config, load_config(folder / CONFIG)):
+    try:
+        before = load_config(folder / CONFIG)
+    except RnnpipeError as error:
         raise InputError(
-            f"{folder}: holds a finished run with other settings ({CONFIG} there says which). Name another folder with "
-            "-o, or pass --overwrite."
+            f"{folder}: its {CONFIG} is not that of a run; name another folder with -o. ({error})"
+        ) from None
+    if overwrite or not any((folder / CHECKPOINTS).glob("step-*")):
+        return
+    finished = (folder / RECORD).is_file()
+    if not same_settings(config, before):
+        raise InputError(
+            f"{folder}: holds {'a finished' if finished else 'an interrupted'} run with other settings ({CONFIG} there "
+            "says which). Name another folder with -o, or pass --overwrite."
+        )
+    if not finished and not resume:
+        raise InputError(
+            f"{folder}: holds an interrupted run. Go on with it: `rnnpipe train --resume {folder}`, or start it again "
+            "with --overwrite."
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnpipe.config import Config, dump_config, load_config
-from rnnpipe.data.tokens import TokenFolder, check_dictionary, load_tokens
+from rnnpipe.data.tokens import TokenFolder, load_tokens
 from rnnpipe.durable import write_bytes, write_json
 from rnnpipe.errors import InputError, UsageError, unknown_name
 from rnnpipe.pipeline.clean import clean_dataset, load_text_dataset
@@ -17,9 +17,7 @@ from rnnpipe.pipeline.dictionary import build_dict
 from rnnpipe.pipeline.encode import encode
 from rnnpipe.pipeline.folder import CONFIG, CORPUS, DICTIONARY, EVALUATION, RECORD, TOKENS, check_may_run, same_settings
 from rnnpipe.text.corpus import CorpusFolder, load_corpus
-from rnnpipe.text.rules import Named
 from rnnpipe.text.vocabulary import load_vocabulary
-from rnnpipe.text.workers import default_workers
 
 if TYPE_CHECKING:
     from rnnpipe.pipeline.evaluate import Evaluation
@@ -76,11 +74,22 @@ def run_stages(
 
     With `resume`, a training that was interrupted there goes on.
     """
-    check_may_run(config, folder, overwrite)
-    tokens = prepare_tokens(config, folder, plan, report)
+    check_may_run(config, folder, overwrite=overwrite, resume=resume)
+    if plan.reaches("train"):
+        from rnnpipe.pipeline.build import check_names
+
+        check_names(config)  # before minutes are spent on the text
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        tokens = prepare_tokens(config, folder, plan, report)
+    except BaseException:
+        for path in absent:  # leave no empty folder behind
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        raise
     if tokens is None or not plan.reaches("train"):
         return Outcome()
-    from rnnpipe.pipeline.evaluate import evaluate_run
+    from rnnpipe.pipeline.evaluate import evaluate_run, has_evaluation_text
     from rnnpipe.pipeline.runs import open_run, read_record
     from rnnpipe.pipeline.train import train
 
@@ -102,7 +111,7 @@ def run_stages(
         written = read_record(folder) or {}
         write_json(folder / RECORD, {**written, "made_from": _made_from(tokens)})
         outcome = replace(outcome, trained=trained)
-    if plan.reaches("eval") and {"test", "valid"} & set(tokens.parts):
+    if plan.reaches("eval") and has_evaluation_text(config, tokens):
         outcome = replace(outcome, evaluation=evaluate_run(open_run(folder), window=config.training.evaluation_window))
         assert outcome.evaluation is not None
         write_json(folder / EVALUATION, outcome.evaluation.to_json())
@@ -120,24 +129,20 @@ def prepare_tokens(config: Config, folder: Path, plan: Plan, report: Report) -> 
     assert text.tokenizer is not None and text.unknown_threshold is not None, "the configuration is resolved"
     if config.data.tokens is not None:
         tokens = load_tokens(Path(config.data.tokens))
-        if config.data.dictionary is not None:
-            check_dictionary(tokens, load_vocabulary(Path(config.data.dictionary)), Path(config.data.dictionary))
         report(f"tokens: {_describe(tokens)}")
         return tokens
     dictionary = load_vocabulary(Path(config.data.dictionary)) if config.data.dictionary else None
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / CONFIG).is_file():  # from now on the folder is known as a run
-        write_bytes(folder / CONFIG, dump_config(config))
     if config.data.corpus is not None:
         corpus = load_corpus(Path(config.data.corpus))
         report(f"clean: not needed, {corpus.path} was cleaned by {corpus.cleaner.name}")
     else:
-        corpus = _clean(config, dictionary.rules.cleaner if dictionary else text.cleaner, folder, plan, report)
+        corpus = _clean(config, folder, plan, report)
     if "train" not in corpus.parts:
         raise InputError(f"{corpus.path}: is not divided into parts; clean the text again with --split 8:1:1.")
+    if not (folder / CONFIG).is_file():  # from now on the folder is known as a run
+        write_bytes(folder / CONFIG, dump_config(config))
     if not plan.reaches("build-dict"):
         return None
-    workers = text.workers or workers_for(sum(record["size"] for record in corpus.meta["parts"].values()))
     path = folder / DICTIONARY
     if dictionary is not None:
         from rnnpipe.pipeline.train import warn_about_dictionary
@@ -152,7 +157,7 @@ def prepare_tokens(config: Config, folder: Path, plan: Plan, report: Report) -> 
             tokenizer=text.tokenizer,
             unknown_threshold=text.unknown_threshold,
             max_size=text.max_size,
-            workers=workers,
+            workers=text.workers,
             skip=not plan.forced("build-dict"),
         )
         dictionary = built.vocabulary
@@ -162,13 +167,14 @@ def prepare_tokens(config: Config, folder: Path, plan: Plan, report: Report) -> 
         )
     if not plan.reaches("encode"):
         return None
-    encoded = encode([str(corpus.path)], path, folder / TOKENS, workers=workers, skip=not plan.forced("encode"))
+    encoded = encode([str(corpus.path)], path, folder / TOKENS, workers=text.workers, skip=not plan.forced("encode"))
     report(f"encode: {'up to date' if encoded.skipped else 'done'}, {_describe(encoded.folder)}")
     return encoded.folder
 
 
-def _clean(config: Config, cleaner: Named | None, folder: Path, plan: Plan, report: Report) -> CorpusFolder:
+def _clean(config: Config, folder: Path, plan: Plan, report: Report) -> CorpusFolder:
     """Run the stage `clean` into the run's folder."""
+    cleaner = config.text.cleaner
     assert cleaner is not None and config.data.split_at is not None, "the configuration is resolved"
     options = config.data.dataset.options
     cleaned = clean_dataset(
@@ -182,12 +188,9 @@ def _clean(config: Config, cleaner: Named | None, folder: Path, plan: Plan, repo
     )
     sizes = ", ".join(f"{part} {record['size']:,} bytes" for part, record in cleaned.parts.items())
     report(f"clean: {'up to date' if cleaned.skipped else 'done'}, {cleaner.name}: {sizes}")
+    if cleaned.totals.mended_bytes:
+        report(f"warning: {cleaned.totals.mended_bytes:,} bytes were not valid and were mended")
     return load_corpus(folder / CORPUS)
-
-
-def workers_for(size_bytes: int) -> int:
-    """Return how many workers a text of that size is worth: a process costs about as much as 4 MB of counting."""
-    return max(1, min(default_workers(), size_bytes // 8_000_000))
 
 
 def _describe(tokens: TokenFolder) -> str:

@@ -55,6 +55,8 @@ def train(
     checkpoint = newest_checkpoint(folder / CHECKPOINTS, report) if resume else None
     if checkpoint is not None:
         config = replace(config, numerics=load_config(folder / CONFIG).numerics)
+    registry = full_registry()
+    trainer: Trainer = registry.get("trainer", config.training.trainer.name)
     vocabulary = tokens.vocabulary()
     train_ids, valid_ids = split_tokens(config, tokens, report)
     seed_everything(config.runtime.seed)
@@ -75,9 +77,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / DICTIONARY, vocabulary.to_bytes())
     write_bytes(folder / CONFIG, dump_config(config))
-    registry = full_registry()
     built = [registry.build("callback", name, {}, folder) for name in config.training.callbacks]
-    trainer: Trainer = registry.get("trainer", config.training.trainer.name)
     task = Task(
         model=model,
         train=train_ids,
@@ -125,6 +125,8 @@ def split_tokens(config: Config, tokens: TokenFolder, report: Report = no_report
     if "train" in tokens.parts:
         train_ids: Ids = tokens.part("train").tokens
         valid_ids: Ids | None = tokens.part("valid").tokens if "valid" in tokens.parts else None
+        if valid_ids is None:
+            report("warning: there is no validation text (parts end at line ends); the last weights are the best.")
     else:
         whole = tokens.part("all").tokens
         cut = len(whole) * 9 // 10

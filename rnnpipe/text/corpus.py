@@ -22,6 +22,7 @@ from rnnpipe.text.tokenizing import characters, whitespace
 FORMAT = "rnnpipe-corpus"
 VERSION = 1
 META = "corpus.json"
+OWN_FILES = (META, "train.txt", "valid.txt", "test.txt", "all.txt")
 
 
 @dataclass

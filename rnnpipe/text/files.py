@@ -100,6 +100,8 @@ def open_texts(
     for number, path in enumerate(find_paths(inputs)):
         name = "standard input" if path == "-" else path
         if path == "-":
+            if sys.stdin is None:
+                raise InputError("standard input is closed; name a file instead of -.")
             text = _spool(sys.stdin.buffer, name, spool / f"{number}.txt", encoding, errors)
         elif encoding != "utf-8" or not Path(path).is_file():
             with Path(path).open("rb") as source:
@@ -147,7 +149,8 @@ def _spool(source: BinaryIO, name: str, target: Path, encoding: str, errors: Err
 def _not_text(name: str, line: int, offset: int, value: int, encoding: str) -> str:
     return (
         f"{name}, line {line}, byte {offset} (0x{value:02x}): not valid {encoding}. Name the file's encoding with "
-        "--encoding (cp1252, cp932, utf-16, ...), or pass --errors replace or --errors ignore."
+        "--encoding (cp1252, cp932, utf-16, ...), or pass --errors replace or --errors ignore "
+        "(for train: --set data.dataset.encoding=NAME, --set data.dataset.errors=replace)."
     )
 
 

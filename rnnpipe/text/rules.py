@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rnnpipe.errors import InputError
 from rnnpipe.text.cleaning import ByteTable, Cleaner
@@ -38,6 +38,11 @@ class TextRules:
 
     cleaner: Named
     tokenizer: Named
+
+    @property
+    def level(self) -> Literal["word", "char"]:
+        """Return what a token is under these rules."""
+        return "char" if self.tokenizer.name == "characters" else "word"
 
     def to_json(self) -> dict[str, Any]:
         """Return the form in which the rules stand in files."""

@@ -28,6 +28,7 @@ FORMAT = "rnnpipe-dictionary"
 VERSION = 1
 DOC = "<doc>"
 UNK = "<unk>"
+START = f'{{"format": "{FORMAT}"'.encode()  # how every dictionary file begins
 _HEADER_BYTES = 1 << 26
 _ESCAPED = re.compile(r"[\\\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _SHORT = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}

@@ -25,6 +25,7 @@ class TrainState:
     tokens_per_second: float
     total_steps: int | None  # where training will end if nothing stops it before, if that can be known
     progress: float  # 0 to 1: the share of steps or seconds that are done
+    stopped_early: bool
     model: nn.Module  # for reading
 
 

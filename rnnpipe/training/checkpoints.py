@@ -90,9 +90,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     for name, expected in files.items():
         file = path / name
         if not isinstance(expected, dict) or not file.is_file() or file.stat().st_size != expected.get("size"):
-            raise InputError(
-                f"{file}: is missing or not {expected!r} as {MANIFEST} promises; the checkpoint is damaged."
-            )
+            raise InputError(f"{file}: is missing or has not the size in {MANIFEST}; the checkpoint is damaged.")
         if sha256_file(file) != expected.get("sha256"):
             raise InputError(f"{file}: its SHA-256 is not the one in {MANIFEST}; the checkpoint is damaged.")
     return Checkpoint(path, read_json(path / STATE))

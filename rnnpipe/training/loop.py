@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -22,6 +23,7 @@ from rnnpipe.runtime import autocast
 from rnnpipe.training.callbacks import Callback, TrainState
 from rnnpipe.training.checkpoints import (
     Checkpoint,
+    list_steps,
     prune_checkpoints,
     random_state,
     restore_random_state,
@@ -77,6 +79,8 @@ class _Fit:
         self.best: float | None = None
         self.best_step: int | None = None
         self.evaluations_without_gain = 0
+        self.stopped_early = False
+        self.saved_step = -1
         self.steps_per_epoch = self._count_steps()
         self.total_steps = self._total_steps()
         if task.resume is not None:
@@ -95,46 +99,62 @@ class _Fit:
     def run(self, should_stop: Callable[[], bool]) -> TrainState:
         self.model.train()
         self._tell("on_start")
+        try:
+            self._run(should_stop)
+        except DivergedError as error:
+            raise DivergedError(f"{error} {self._keep_last_good()}") from None
+        self._tell("on_end")
+        return self._train_state()
+
+    def _run(self, should_stop: Callable[[], bool]) -> None:
         batches = self._batches()
-        saved = self.step if self.task.resume else -1
         # An interruption is saved before the evaluation that was due at its step, which is then made up for.
         due = bool(self.task.resume and self.task.resume.state["evaluation_due"])
         while True:
             if due:
                 self._evaluate()
                 self._save(evaluation_due=False)
-                saved = self.step
                 if self.config.patience and self.evaluations_without_gain >= self.config.patience:
+                    self.stopped_early = True
                     break
             if self._done():
                 break
-            due = self._timed_step(next(batches), saved)
+            due = self._timed_step(next(batches))
             if self.step == 1 or self.step % self.config.log_every == 0:
                 self._log()
             if should_stop():
                 path = self._save(evaluation_due=due)
-                go_on = f"Go on with --resume {self.task.folder}."
+                go_on = f"Go on with `rnnpipe train --resume {self.task.folder}`."
                 raise Interrupted(f"interrupted at step {self.step}; saved in {path}. {go_on}")
-        if self.step != saved:
+        if self.step != self.saved_step:
             self._evaluate()
             self._save(evaluation_due=False)
-        self._tell("on_end")
-        return self._train_state()
 
-    def _timed_step(self, batch: Batch, saved: int) -> bool:
+    def _timed_step(self, batch: Batch) -> bool:
         """Take a step and its time; return whether an evaluation is due behind it."""
         begun = time.perf_counter()
-        try:
-            self._train_step(batch)
-        except DivergedError as error:
-            path = self._save(evaluation_due=False) if self.step != saved else f"step-{saved}"
-            raise DivergedError(f"{error} The state before that step is in {path}.") from None
+        self._train_step(batch)
         spent = time.perf_counter() - begun
         self.seconds += spent
         self.interval.seconds += spent
         if self.config.evaluate_every:
             return self.step % self.config.evaluate_every == 0
         return batch.cursor.position == 0
+
+    def _weights_are_finite(self) -> bool:
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters())
+
+    def _keep_last_good(self) -> str:
+        """Save the state before a step that went wrong, if it is good; say where the last good state is."""
+        folder = self.task.folder / "checkpoints"
+        if self.step == self.saved_step:
+            return f"The state before that step is in {folder / f'step-{self.step}'}."
+        if self._weights_are_finite():
+            return f"The state before that step is in {self._save(evaluation_due=False)}."
+        steps = list_steps(folder)
+        if not steps:
+            return "The weights had overflowed before it, and nothing had been saved yet."
+        return f"The weights had overflowed before it; the last good state is in {folder / f'step-{steps[-1]}'}."
 
     def _batches(self) -> Iterator[Batch]:
         config, train = self.config, self.task.train
@@ -167,8 +187,9 @@ class _Fit:
                 logits, after = self.model(inputs, before)
                 loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED)
             loss.backward()  # type: ignore[no-untyped-call]
-            if self.config.clip_norm:
-                self.norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm))
+            # Without clipping the norm is taken all the same: a gradient that is not finite must stop the training.
+            limit = self.config.clip_norm or math.inf
+            self.norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
             nats = float(loss.detach())
             if not math.isfinite(nats) or not math.isfinite(self.norm or 0.0):
                 what, value = ("loss", nats) if not math.isfinite(nats) else ("gradient norm", self.norm)
@@ -197,13 +218,15 @@ class _Fit:
     def _evaluate(self) -> None:
         if self.interval.tokens:
             self.loss = self.interval.nats / self.interval.tokens
+        if not self._weights_are_finite():
+            raise DivergedError(f"the weights are not finite at step {self.step}; lower training.optimizer.lr.")
         if self.task.valid is None:
             return
         result = loss_in_windows(
             self.model, self.task.valid, self.config.evaluation_window, self.task.device, self.task.precision
         )
         self.valid = result.nats
-        improved = self.best is None or result.nats < self.best
+        improved = math.isfinite(result.nats) and (self.best is None or result.nats < self.best)
         if improved:
             self.best, self.best_step = result.nats, self.step
         self.evaluations_without_gain = 0 if improved else self.evaluations_without_gain + 1
@@ -238,6 +261,7 @@ class _Fit:
         folder = self.task.folder / "checkpoints"
         path = save_checkpoint(folder, self.step, self.model.state_dict(), training, state)
         prune_checkpoints(folder, self.best_step)
+        self.saved_step = self.step
         return path
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -256,6 +280,7 @@ class _Fit:
         self.loss, self.norm = saved["loss_nats"], saved["gradient_norm"]
         self.schedule.restore(saved["schedule"])
         restore_random_state(training["random"])
+        self.saved_step = self.step
 
     def _train_state(self) -> TrainState:
         interval = self.interval
@@ -273,6 +298,7 @@ class _Fit:
             tokens_per_second=interval.tokens / interval.seconds if interval.seconds else 0.0,
             total_steps=self.total_steps,
             progress=min(1.0, self._progress()),
+            stopped_early=self.stopped_early,
             model=self.model,
         )
 

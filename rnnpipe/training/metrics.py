@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rnnpipe.durable import finite
 from rnnpipe.errors import InputError
 from rnnpipe.training.callbacks import TrainState
 
@@ -80,7 +81,7 @@ class MetricsWriter:
         }
         self._writer.writerow(row)
         self._csv.flush()
-        self._jsonl.write(json.dumps(row) + "\n")
+        self._jsonl.write(json.dumps(finite(row), allow_nan=False) + "\n")
         self._jsonl.flush()
 
 
