@@ -120,7 +120,7 @@ def load_config(path: Path) -> Config:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start} is not UTF-8; TOML is UTF-8.") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOML that is not, or a number of thousands of digits
         raise InputError(f"{path}: not valid TOML: {error}.") from None
     return config_from_table(table, str(path))
 
@@ -221,6 +221,8 @@ def _convert(value: Any, hint: Any, path: tuple[str, ...], source: str) -> Any:
             raise UsageError(f"{place}: {value!r} is not accepted; it is a table of names.")
         return {name: _named(item, f"{place}.{name}") for name, item in value.items()}
     if typing.get_origin(hint) is dict:
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{place}: {value!r} is not accepted; it is a table.")
         return dict(value)
     return convert(value, hint, place)
 
@@ -281,7 +283,7 @@ def _first(value: int | None, default: int) -> int:
 
 def check(config: Config, source: str) -> None:
     """Raise UsageError for a number outside its range."""
-    model, training, text = config.model, config.training, config.text
+    model, training, text, threads = config.model, config.training, config.text, config.runtime.threads
     ranges: list[tuple[str, Any, bool, str]] = [
         ("text.unknown_threshold", text.unknown_threshold, (text.unknown_threshold or 0) >= 0, "0 or more"),
         ("text.max_size", text.max_size, text.max_size is None or text.max_size >= 1, "1 or more"),
@@ -305,7 +307,7 @@ def check(config: Config, source: str) -> None:
         ("training.evaluation_window", training.evaluation_window, training.evaluation_window >= 1, "1 or more"),
         ("training.log_every", training.log_every, training.log_every >= 1, "1 or more"),
         ("runtime.seed", config.runtime.seed, 0 <= config.runtime.seed < 2**63, "0 to 2^63 - 1"),
-        ("runtime.threads", config.runtime.threads, (config.runtime.threads or 1) >= 1, "1 or more"),
+        ("runtime.threads", threads, threads is None or threads >= 1, "1 or more"),
     ]
     for key, value, good, accepted in ranges:
         if not good:

@@ -8,6 +8,7 @@ one is still there.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import math
@@ -35,9 +36,13 @@ def _temporary(path: Path) -> Path:
 
 def _clear_leftovers(path: Path) -> None:
     """Remove what a killed writer of the same target left behind; a living writer's files stay."""
-    for stale in path.parent.glob(f".{path.name}.*.tmp"):
-        pid = stale.name.rsplit(".", 2)[1]
-        if pid.isdigit() and not _alive(int(pid)):
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        middle, _, pid = stale.name.removesuffix(".tmp").rpartition(".")
+        if not (pid.isascii() and pid.isdigit()) or _alive(int(pid)):
+            continue
+        if middle == f".{path.name}.old" and not path.exists():
+            stale.rename(path)  # its writer died between the two renames of an exchange
+        else:
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
 
 
@@ -46,7 +51,7 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except (PermissionError, OverflowError):  # somebody else's; or no number of a process, and none of our business
         return True
     return True
 
@@ -57,6 +62,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a directory; name a file to write to.")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no ordinary file, and a rename would replace it; name a file to write to.")
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_leftovers(path)
     temporary = _temporary(path)
@@ -104,7 +111,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield an empty temporary directory that becomes `path` when the block ends without an exception.
 
     An existing `path` is replaced: it is renamed aside, the new one takes its name, and the old one is removed. A crash
-    between the two renames leaves neither under that name (the old one lies beside it, as a `.tmp`).
+    between the two renames leaves neither under that name; the next writer then puts the old one back.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
@@ -123,7 +130,11 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         if path.exists():
             aside = path.with_name(f".{path.name}.old.{os.getpid()}.tmp")
             path.rename(aside)
-            temporary.rename(path)
+            try:
+                temporary.rename(path)
+            except BaseException:
+                aside.replace(path)
+                raise
             shutil.rmtree(aside)
         else:
             temporary.rename(path)
@@ -158,6 +169,8 @@ def read_json(path: Path, limit_bytes: int = 1 << 26) -> Any:
         raise InputError(f"{path}: byte {error.start} is not UTF-8; this is not a JSON file of rnnpipe.") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg} (not valid JSON).") from None
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+        raise InputError(f"{path}: not JSON that can be read: {error}.") from None
 
 
 def read_record(path: Path, format_name: str, version: int) -> dict[str, Any]:

@@ -88,11 +88,13 @@ def convert(value: Any, annotation: Any, place: str) -> Any:
         if value in typing.get_args(annotation):
             return value
     elif annotation is float:
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1023
+        if whole or isinstance(value, float):
             return float(value)
     elif annotation in (tuple, list) or origin in (tuple, list, Sequence):
         if isinstance(value, list | tuple):
-            return tuple(value) if tuple in (annotation, origin) else list(value)
+            members = _members(value, annotation, place)
+            return tuple(members) if tuple in (annotation, origin) else members
     elif annotation is int:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
@@ -102,6 +104,18 @@ def convert(value: Any, annotation: Any, place: str) -> Any:
     elif not isinstance(annotation, type) or not isinstance(value, str | int | float | bool | list | dict):
         return value
     raise UsageError(f"{place}: {value!r} is not accepted; it takes {describe(annotation)}.")
+
+
+def _members(values: Sequence[Any], annotation: Any, place: str) -> list[Any]:
+    """Return the members of a list as its annotation says; raise UsageError if there are too many or too few."""
+    kinds = typing.get_args(annotation)
+    if not kinds:
+        return list(values)
+    if kinds[-1] is ... or tuple not in (annotation, typing.get_origin(annotation)):
+        kinds = (kinds[0],) * len(values)
+    if len(kinds) != len(values):
+        raise UsageError(f"{place}: {list(values)!r} has {len(values)} members; it takes {len(kinds)}.")
+    return [convert(value, kind, place) for value, kind in zip(values, kinds, strict=True)]
 
 
 def describe(annotation: Any) -> str:

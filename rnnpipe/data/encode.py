@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rnnpipe.data.tokens import Ids, smallest_type
+from rnnpipe.errors import InputError
 from rnnpipe.text.counting import batched, code_points, text_blocks
 from rnnpipe.text.files import Block, BlockText, Errors, TextFile, read_block
 from rnnpipe.text.native import NATIVE, word_encoder
@@ -74,7 +75,12 @@ class BlockEncoder:
 
 def load_encoder(load_rules: LoadRules, dictionary: Path) -> BlockEncoder:
     """Return the encoder of a dictionary file: what each worker process holds."""
-    return BlockEncoder(load_rules(), load_vocabulary(dictionary))
+    rules, vocabulary = load_rules(), load_vocabulary(dictionary)
+    if rules.tokenizer.by_character:
+        for line, token in enumerate(vocabulary.tokens, 2):
+            if len(token) != 1:
+                raise InputError(f"{dictionary}, line {line}: {token!r} is no single character, as its tokenizer says.")
+    return BlockEncoder(rules, vocabulary)
 
 
 def encode_texts(
@@ -116,6 +122,7 @@ def encode_texts(
             yield ids
 
     for text in texts:
+        mended(text.mended)
         yield arrays(text)
 
 

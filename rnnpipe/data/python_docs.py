@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from rnnpipe.data.base import PARTS, Part
 from rnnpipe.data.text_files import parse_split
 
-_UNDERLINE = re.compile(r"^(?:[*=\-~^#+\"]{3,}[ ]*)+\n", re.MULTILINE)
+_UNDERLINE = re.compile(r"^[ \t]*[+|]?(?:[*=\-~^#+\"]{3,}[+| ]*)+\n", re.MULTILINE)
 
 
 class PythonDocs:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,6 +46,14 @@ class TokenFile:
         return len(self.tokens)
 
 
+def array_header(dtype: np.dtype[Any], length: int) -> bytes:
+    """Return how the `.npy` file of a one-dimensional array begins; its size does not depend on the length."""
+    header = BytesIO()
+    shape = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    return header.getvalue()
+
+
 class ArrayWriter:
     """Appends arrays to one `.npy` file, whose length is known only at the end."""
 
@@ -69,8 +78,7 @@ class ArrayWriter:
         self._file.close()
 
     def _write_header(self) -> None:
-        shape = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self.length,)}
-        np.lib.format.write_array_header_1_0(self._file, shape)
+        self._file.write(array_header(self._dtype, self.length))
 
 
 @contextmanager
@@ -129,27 +137,30 @@ class TokenFolder:
         if record is None:
             raise InputError(f"{self.path}: has no part '{name}'; it has {', '.join(self.parts)}.")
         path = self.path / name / "tokens.npy"
-        tokens = _map_array(path, "u", record["tokens"])
+        tokens = _map_array(path, smallest_type(self.meta["vocab_size"]), record["tokens"])
         if hashlib.sha256(tokens.data).hexdigest() != record.get("sha256"):
             raise InputError(f"{path}: its SHA-256 is not the one in {META}: damaged; run `rnnpipe encode` again.")
-        offsets = _map_array(self.path / name / "offsets.npy", "i", record["documents"])
+        offsets = _map_array(self.path / name / "offsets.npy", np.dtype(np.int64), record["documents"])
         return TokenFile(tokens, offsets)
 
 
-def _map_array(path: Path, kind: str, length: int) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any]
+def _map_array(path: Path, dtype: np.dtype[Any], length: int) -> npt.NDArray[Any]:
+    """Return the array of a `.npy` file, memory-mapped; raise InputError unless it is just of this type and length."""
+    header = array_header(dtype, length)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False) if length else np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            head = file.read(len(header))
+        size = path.stat().st_size
     except FileNotFoundError:
         raise InputError(f"{path}: is missing; run `rnnpipe encode` again.") from None
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a whole .npy file ({error}); run `rnnpipe encode` again.") from None
-    if array.shape != (length,) or array.dtype.kind != kind:
+    if head != header or size != len(header) + length * dtype.itemsize:
         raise InputError(
-            f"{path}: holds {array.dtype} {array.shape}, its {META} promises {length} whole numbers; "
-            "run `rnnpipe encode` again."
+            f"{path}: is not the array of {length} numbers of type {dtype} that {META} promises: damaged; run "
+            "`rnnpipe encode` again."
         )
-    return array
+    if length == 0:
+        return np.empty(0, dtype)
+    return np.memmap(path, dtype, mode="r", offset=len(header), shape=(length,))
 
 
 def load_tokens(path: Path) -> TokenFolder:
@@ -167,8 +178,8 @@ def load_tokens(path: Path) -> TokenFolder:
         for record in parts.values()
     ):
         raise InputError(f"{meta_path}: parts is {parts!r}, not counts of documents, tokens and unknown by part.")
-    if not isinstance(meta.get("dictionary"), str):
-        raise InputError(f"{meta_path}: the digest of the dictionary is missing.")
+    if not isinstance(meta.get("dictionary"), str) or not isinstance(meta.get("vocab_size"), int):
+        raise InputError(f"{meta_path}: the digest of the dictionary or its size is missing.")
     return TokenFolder(Path(path), meta)
 
 

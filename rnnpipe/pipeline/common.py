@@ -14,7 +14,7 @@ from rnnpipe.errors import InputError
 from rnnpipe.plugins import text_registry
 from rnnpipe.text.cleaning import Cleaner
 from rnnpipe.text.corpus import CorpusFolder, is_corpus, load_corpus
-from rnnpipe.text.files import TextFile, total_bytes
+from rnnpipe.text.files import TextFile, find_paths, total_bytes
 from rnnpipe.text.rules import LoadRules, Named, Rules, TextRules, rules_digest
 from rnnpipe.text.tokenizing import Tokenizer
 from rnnpipe.text.workers import default_workers
@@ -127,6 +127,9 @@ def check_output_folder(
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder to write to.")
+    for item in (*inputs, *find_paths(inputs)):
+        if item != "-" and Path(item).resolve().is_relative_to(out.resolve()):
+            raise InputError(f"{out}: holds the input {item}; name another folder to write to.")
     if out.is_dir() and (names := sorted(item.name for item in out.iterdir())):
         record = read_json(out / marker) if marker in names and (out / marker).is_file() else None
         foreign = [name for name in names if name not in own and not name.endswith(".tmp")]
@@ -134,6 +137,3 @@ def check_output_folder(
             raise InputError(f"{out}: holds other files ({names[0]}); name a new or empty folder.")
         if foreign:
             raise InputError(f"{out}: also holds {foreign[0]}, which is not ours to remove; name another folder.")
-    for item in inputs:
-        if item != "-" and Path(item).exists() and Path(item).resolve().is_relative_to(out.resolve()):
-            raise InputError(f"{out}: holds the input {item}; name another folder to write to.")

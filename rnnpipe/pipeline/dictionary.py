@@ -56,17 +56,15 @@ def build_dict(
     check_output_file(out, inputs, DICTIONARY_START, "a dictionary")
     with temporary_folder() as spool:
         corpora = find_corpora(inputs)
-        part = "all"
         if corpora:
-            texts: list[TextFile] = []
-            for corpus in corpora:
-                part = "train" if "train" in corpus.parts else "all"
-                texts += corpus.texts(part)
+            chosen = [(corpus, "train" if "train" in corpus.parts else "all") for corpus in corpora]
+            by_part = [(corpus.texts(part), part) for corpus, part in chosen]
         else:
-            texts = open_texts(inputs, spool, encoding, errors)
+            by_part = [(open_texts(inputs, spool, encoding, errors), "all")]
+        texts = [text for part_texts, _ in by_part for text in part_texts]
         rules = TextRules(cleaner or (corpora[0].cleaner if corpora else Named("unicode-words")), tokenizer)
         loader = rules_loader(rules, corpora, "--cleaner")
-        counted = describe_texts(_whole_files(texts), part)
+        counted = [record for own, part in by_part for record in describe_texts(_whole_files(own), part)]
         if skip and out.is_file():
             before = load_vocabulary(out)
             wanted = build_vocabulary(

@@ -51,8 +51,8 @@ def encode(
 
     Raises InputError, with the digests of both, if a corpus was cleaned by other rules than the dictionary's.
     """
-    check_output_folder(out, META, FORMAT, OWN_FILES, [*inputs, str(dictionary)])
     vocabulary = load_vocabulary(dictionary)
+    check_output_folder(out, META, FORMAT, OWN_FILES, [*inputs, str(dictionary)])
     with temporary_folder() as spool:
         corpora = find_corpora(inputs)
         parts: dict[str, list[TextFile]] = {}

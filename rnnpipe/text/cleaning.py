@@ -48,7 +48,7 @@ class ByteTable:
 
 @dataclass(frozen=True)
 class Cleaner:
-    """Ordered rules; `joiner` goes between two cleaned blocks of a text (empty where line ends are kept)."""
+    """Ordered rules. `joiner` goes between two cleaned blocks of a text: nothing where line ends are kept."""
 
     rules: tuple[Rule, ...]
     joiner: str = ""
@@ -169,13 +169,29 @@ def ascii_words() -> Cleaner:
 # --- unicode-words: the default for people's own text ---
 
 
+_JOINERS = {0x200C, 0x200D}  # invisible, but part of words in Persian and the scripts of India
+
+
 @cache
 def _marks() -> str:
     """Return the combining marks, and the two joiners used inside words, as ranges of a regular expression class."""
-    marks = [chr(point) for point in range(0x300, 0x1F000) if unicodedata.category(chr(point))[0] == "M"]
-    marks += [chr(point) for point in range(0xE0100, 0xE01F0)]
+    return _ranges(_JOINERS | {point for point in _CATEGORIZED if unicodedata.category(chr(point))[0] == "M"})
+
+
+@cache
+def _format_characters() -> str:
+    """Return the invisible characters that direct how text is set, as ranges of a regular expression class."""
+    return _ranges({point for point in _CATEGORIZED if unicodedata.category(chr(point)) == "Cf"})
+
+
+# Where Unicode has marks and format characters: the rest of its planes holds ideographs and private use.
+_CATEGORIZED = (*range(0x80, 0x3000), *range(0xA000, 0xAC00), *range(0xF900, 0x20000), *range(0xE0000, 0xE0200))
+
+
+def _ranges(points: set[int]) -> str:
+    """Return code points as ranges of a regular expression class."""
     ranges: list[list[int]] = []
-    for point in sorted({*map(ord, marks), 0x200C, 0x200D}):
+    for point in sorted(points):
         if ranges and point == ranges[-1][1] + 1:
             ranges[-1][1] = point
         else:
@@ -185,9 +201,12 @@ def _marks() -> str:
 
 @cache
 def _word_pattern(punctuation: bool, ascii_only: bool) -> re.Pattern[str]:
-    letter = r"\w" if ascii_only else rf"[\w{_marks()}]"
-    pattern = rf"{letter}+(?:['\-]{letter}+)*|\n"
-    return re.compile(pattern + (r"|[^\s\x00-\x1f\x7f-\x9f]" if punctuation else ""))
+    marks = "" if ascii_only else _marks()
+    word = rf"\w[\w{marks}]*"  # a mark belongs to the letter before it
+    pattern = rf"{word}(?:['\-]{word})*|\n"
+    if punctuation:
+        pattern += rf"|[^\s\x00-\x1f\x7f-\x9f{'' if ascii_only else marks + _format_characters()}]"
+    return re.compile(pattern)
 
 
 def _keep_words(text: str, punctuation: bool) -> str:
@@ -214,13 +233,14 @@ def unicode_words(
     All else separates words; with `punctuation` each other visible character becomes a word of its own.
     """
     rules = [
+        Rule(f"normalise to {form}", lambda text: unicodedata.normalize(form, text)),
         Rule("straighten apostrophes and hyphens", _straighten),
         Rule("delete invisible characters", lambda text: text if text.isascii() else _INVISIBLE.sub("", text)),
     ]
     if lowercase:
-        rules.append(Rule("lower-case", str.lower))
+        # Lower case may leave the normal form, and the way back may bring a capital: "\u03d4" in NFKC.
+        rules.append(Rule("lower-case", lambda text: unicodedata.normalize(form, text.lower())))
     rules += [
-        Rule(f"normalise to {form}", lambda text: unicodedata.normalize(form, text)),
         Rule(
             "keep words and punctuation" if punctuation else "keep words",
             lambda text: _keep_words(text, punctuation),

@@ -45,16 +45,18 @@ def write_clean(
 ) -> dict[str, Any]:
     """Clean texts into one file, each ending with a newline; return the part's record for `corpus.json`.
 
-    With no rules a text is copied as it is (a text that ends without a newline gets none).
+    With no rules a text is copied as it is: one that ends without a newline gets none.
     """
     # With no rules a block may end at any character; with rules it must end where lines do.
     rules = Rules(cleaner, whitespace() if cleaner.rules else characters())
     digest = hashlib.sha256()
     documents = []
     written = 0
+    last = ""
 
     def write(text: str) -> None:
-        nonlocal written
+        nonlocal written, last
+        last = text[-1]
         data = text.encode()
         digest.update(data)
         written += file.write(data)
@@ -62,15 +64,17 @@ def write_clean(
 
     for text in texts:
         start = written
+        totals.mended_bytes += text.mended
         for block in text_blocks(text, rules):
             read = read_block(block, errors)
             cleaned = cleaner.clean(read.text, totals.report)
             totals.characters_in += read.characters
             totals.mended_bytes += read.mended
             if cleaned:
-                write(cleaner.joiner + cleaned if written > start else cleaned)
+                parted = written > start and cleaner.rules and not (last.isspace() or cleaned[0].isspace())
+                write((cleaner.joiner or " ") + cleaned if parted else cleaned)
             progress(block.stop - block.start)
-        if cleaner.joiner and written > start:
+        if cleaner.rules and written > start and last != "\n":
             write("\n")
         documents.append({"name": text.name, "start": start, "stop": written})
     return {"size": written, "sha256": digest.hexdigest(), "documents": documents}

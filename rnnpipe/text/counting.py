@@ -33,9 +33,14 @@ class Counts:
 
 
 def text_blocks(text: TextFile, rules: Rules) -> Iterator[Block]:
-    """Yield the blocks in which these rules may see a text."""
-    free = rules.tokenizer.by_character and not rules.cleaner.rules
-    return cut_characters(text) if free else cut_blocks(text)
+    """Yield the blocks in which these rules may see a text.
+
+    Characters of cleaned text depend on how its blocks are joined, so such a text is one block; `rnnpipe clean` before
+    counting keeps blocks small.
+    """
+    if not rules.tokenizer.by_character:
+        return cut_blocks(text)
+    return cut_characters(text) if not rules.cleaner.rules else iter([Block(text, text.start, text.stop)])
 
 
 def count_tokens(
@@ -49,7 +54,7 @@ def count_tokens(
     """Return the exact token counts of all texts; `progress` hears of the bytes read since it was last called."""
     rules = load_rules()
     blocks = (block for text in texts for block in text_blocks(text, rules))
-    total = Counts()
+    total = Counts(mended_bytes=sum(text.mended for text in texts))
     tasks = ((group, errors) for group in batched(blocks, _GROUP_BLOCKS))
     threads = NATIVE and rules.byte_table is not None
     for size, counts in map_ordered(_count_group, load_rules, tasks, workers, threads=threads):

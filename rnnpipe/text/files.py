@@ -10,9 +10,11 @@ import codecs
 import encodings.aliases
 import functools
 import glob
+import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -23,6 +25,7 @@ BLOCK_BYTES = 1 << 18  # small enough that a block's words stay in the processor
 LINE_BYTES = 1 << 20  # a longer line may be cut at a blank
 WORD_BYTES = 1 << 24  # a longer run without a blank is no text
 _WINDOW = 1 << 16
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class TextFile:
     path: Path
     start: int
     stop: int
+    mended: int = 0  # bytes that were not of the encoding, replaced or left out when it was copied to UTF-8
 
     @property
     def size(self) -> int:
@@ -50,28 +54,58 @@ class Block:
 
 
 def find_paths(inputs: Sequence[str]) -> list[str]:
-    """Return the files that `inputs` name, each once: files, `*.txt` in folders (recursive, sorted), globs and `-`."""
-    found: dict[str, None] = {}
+    """Return the files that `inputs` name, each once: files, `*.txt` in folders (recursive, sorted), globs and `-`.
+
+    What rnnpipe itself has written below a folder (a cleaned corpus, a token folder, a run) is not taken for text.
+    """
+    found: dict[str, str] = {}  # by real path
+
+    def add(*names: str) -> None:
+        for name in names:
+            found.setdefault(name if name == "-" else os.path.realpath(name), name)
+
     for item in inputs:
         path = Path(item)
         if item == "-" or path.is_file():
-            found.setdefault(item)
+            add(item)
         elif path.is_dir():
-            texts = sorted(str(text) for text in path.rglob("*.txt") if text.is_file())
+            texts = _find_texts(path)
             if not texts:
                 raise InputError(f"{item}: no *.txt file in this folder or below it.")
-            found.update(dict.fromkeys(texts))
+            add(*texts)
         elif glob.has_magic(item):
             texts = sorted(text for text in glob.glob(item, recursive=True) if Path(text).is_file())  # noqa: PTH207
             if not texts:
                 raise InputError(f"{item}: no file matches this pattern.")
-            found.update(dict.fromkeys(texts))
+            add(*texts)
         elif path.exists():
-            found.setdefault(item)  # a named pipe or a device: it is read once, like standard input
+            add(item)  # a named pipe or a device: it is read once, like standard input
         else:
             siblings = [str(path.with_name(s.name)) for s in path.parent.iterdir()] if path.parent.is_dir() else []
             raise InputError(f"{item}: no such file or folder.{did_you_mean(item, siblings)}")
-    return list(found)
+    return list(found.values())
+
+
+def _find_texts(folder: Path) -> list[str]:
+    """Return the `*.txt` below a folder, sorted, less those in outputs of rnnpipe that lie below it."""
+    is_output = functools.cache(_is_output)
+
+    def written(text: Path) -> bool:
+        return any(is_output(p) for p in text.parents if p != folder and p.is_relative_to(folder))
+
+    return sorted(str(text) for text in folder.rglob("*.txt") if text.is_file() and not written(text))
+
+
+def _is_output(folder: Path) -> bool:
+    """Say whether rnnpipe has written this folder."""
+    if (folder / "config.toml").is_file() and (folder / "dictionary.txt").is_file():
+        return True  # a run
+    for marker in ("corpus.json", "meta.json"):
+        if (folder / marker).is_file():
+            with (folder / marker).open("rb") as file:
+                if b'"format": "rnnpipe-' in file.read(100):
+                    return True
+    return False
 
 
 def check_encoding(encoding: str) -> str:
@@ -98,7 +132,8 @@ def open_texts(
     encoding = check_encoding(encoding)
     texts = []
     for number, path in enumerate(find_paths(inputs)):
-        name = "standard input" if path == "-" else path
+        # A name that is not UTF-8 is still a name, but not one that can be written down.
+        name = "standard input" if path == "-" else os.fsencode(path).decode("utf-8", "replace")
         if path == "-":
             if sys.stdin is None:
                 raise InputError("standard input is closed; name a file instead of -.")
@@ -123,7 +158,17 @@ def _bounds(name: str, path: Path) -> TextFile:
 def _spool(source: BinaryIO, name: str, target: Path, encoding: str, errors: Errors) -> TextFile:
     """Copy `source` to `target` as UTF-8; bytes that are UTF-8 already are copied as they are and checked later."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)(errors)
+    mended = 0
+
+    def mend(error: UnicodeError) -> tuple[str | bytes, int]:
+        nonlocal mended
+        assert isinstance(error, UnicodeDecodeError)
+        mended += error.end - error.start
+        return "\ufffd" if errors == "replace" else "", error.end
+
+    codecs.register_error("rnnpipe-mend", mend)
+    handler = "strict" if errors == "strict" else "rnnpipe-mend"
+    decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)(handler)
     lines = position = 0
     with target.open("wb") as file:
         while True:
@@ -136,14 +181,19 @@ def _spool(source: BinaryIO, name: str, target: Path, encoding: str, errors: Err
                     data = decoder.decode(chunk, final=not chunk).encode("utf-8")
                 except UnicodeDecodeError as error:
                     at = position - held + error.start
-                    line = lines + 1 + error.object[: error.start].count(b"\n")
+                    line = lines + 1 + error.object[: error.start].decode(encoding, "ignore").count("\n")
                     raise InputError(_not_text(name, line, at, error.object[error.start], encoding)) from None
+                except UnicodeEncodeError:
+                    raise InputError(
+                        f"{name}, line {lines + 1} or later: read as {encoding} it holds half a surrogate pair, which "
+                        "is no character; name another encoding with --encoding."
+                    ) from None
             file.write(data)
             lines += data.count(b"\n")
             position += len(chunk)
             if not chunk:
                 break
-    return _bounds(name, target)
+    return replace(_bounds(name, target), mended=mended)
 
 
 def _not_text(name: str, line: int, offset: int, value: int, encoding: str) -> str:
@@ -169,7 +219,10 @@ def cut_blocks(text: TextFile, block_bytes: int = BLOCK_BYTES) -> Iterator[Block
 
 
 def _next_cut(file: BinaryIO, position: int, text: TextFile) -> int:
-    """Return the first position behind a newline at or after `position`; in a long line, the first behind a blank."""
+    """Return the first position behind a line end at or after `position`; in a long line, the first behind a blank.
+
+    Line ends are LF, CR LF, and CR alone.
+    """
     blank = None
     at = position
     file.seek(at)
@@ -182,9 +235,10 @@ def _next_cut(file: BinaryIO, position: int, text: TextFile) -> int:
                 "a blank or a line end; this is not text in words. Use --level char, or check the file."
             )
         window = file.read(min(_WINDOW, text.stop - at))
-        newline = window.find(b"\n")
-        if newline >= 0:
-            return at + newline + 1
+        if window.endswith(b"\r") and at + len(window) < text.stop:
+            window += file.read(1)  # is it CR alone?
+        if end := _LINE_END.search(window):
+            return at + end.end()
         if blank is None and (space := window.find(b" ")) >= 0:
             blank = at + space + 1
         at += len(window)
@@ -204,12 +258,14 @@ def character_boundary(text: TextFile, position: int) -> int:
     """Return the first position at or after `position` where a character begins and no CR LF pair is parted."""
     if position >= text.stop:
         return text.stop
+    if position <= text.start:
+        return text.start
     with text.path.open("rb") as file:
         file.seek(position - 1)
         window = file.read(5)
     if window[0:2] == b"\r\n":
         return position + 1
-    continuation = next((n for n, byte in enumerate(window[1:]) if byte & 0xC0 != 0x80), 0)
+    continuation = next((n for n, byte in enumerate(window[1:]) if byte & 0xC0 != 0x80), len(window) - 1)
     return min(position + continuation, text.stop)
 
 
@@ -220,7 +276,9 @@ def line_boundary(text: TextFile, position: int) -> int:
     if position <= text.start:
         return text.start
     with text.path.open("rb") as file:
-        return _next_cut(file, position - 1, text)
+        file.seek(position - 1)
+        between = file.read(2) == b"\r\n"
+        return position + 1 if between else _next_cut(file, position - 1, text)
 
 
 @dataclass(frozen=True)

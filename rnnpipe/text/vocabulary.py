@@ -223,14 +223,22 @@ def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
     totals = header.get("totals")
     checks = {
         "unknown_threshold": number(header.get("unknown_threshold")),
-        "max_size": header.get("max_size") is None or number(header.get("max_size")),
+        "max_size": header.get("max_size", "missing") is None or number(header.get("max_size")),
         "totals": isinstance(totals, dict) and all(number(totals.get(k)) for k in ("characters", "tokens", "types")),
-        "counted": isinstance(header.get("counted"), list) and all(isinstance(c, dict) for c in header["counted"]),
+        "counted": isinstance(header.get("counted"), list) and all(map(_is_counted, header["counted"])),
     }
     for key, good in checks.items():
         if not good:
             raise InputError(f"{path}, line 1: {key} is {header.get(key)!r}, which no dictionary has.")
     return header
+
+
+def _is_counted(record: Any) -> bool:
+    return (
+        isinstance(record, dict)
+        and all(isinstance(record.get(key), str) for key in ("name", "sha256", "part"))
+        and isinstance(record.get("bytes"), int)
+    )
 
 
 def _parse_body(path: Path, lines: Iterable[bytes]) -> tuple[list[str], list[int]]:
