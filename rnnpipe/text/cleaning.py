@@ -126,6 +126,7 @@ def _histogram(text: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 _NOT_ASCII_WORD = re.compile(r"[^a-z '\-]+")
 _SPACES = re.compile(r" +")
+_LINE_END = re.compile(r"\r\n|\r|\n")  # texts from files have newlines alone; prompts may have any
 _DASH_WORD = re.compile(r"(?<![^ ])-[^ ]*")
 
 
@@ -156,7 +157,7 @@ def ascii_words() -> Cleaner:
     return Cleaner(
         rules=(
             Rule("lower-case", str.lower),
-            Rule("newline becomes a space", lambda text: text.replace("\n", " ")),
+            Rule("newline becomes a space", lambda text: _LINE_END.sub(" ", text)),
             Rule("delete all but a-z, space, ' and -", lambda text: _NOT_ASCII_WORD.sub("", text)),
             Rule("runs of spaces become one", lambda text: _SPACES.sub(" ", text)),
             Rule("drop words that start with -", _drop_dash_words),
