@@ -37,13 +37,19 @@ def _temporary(path: Path) -> Path:
 def _clear_leftovers(path: Path) -> None:
     """Remove what a killed writer of the same target left behind; a living writer's files stay."""
     for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        middle, _, pid = stale.name.removesuffix(".tmp").rpartition(".")
-        if not (pid.isascii() and pid.isdigit()) or _alive(int(pid)):
-            continue
-        if middle == f".{path.name}.old" and not path.exists():
-            stale.rename(path)  # its writer died between the two renames of an exchange
-        else:
+        if _is_dead(stale.name.split(".")[-2]):
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+    for aside in path.parent.glob(f".{glob.escape(path.name)}.*.aside"):
+        if not _is_dead(aside.name.split(".")[-2]):
+            continue
+        if path.exists():
+            shutil.rmtree(aside)
+        else:  # its writer died between the two renames of an exchange
+            aside.rename(path)
+
+
+def _is_dead(pid: str) -> bool:
+    return pid.isascii() and pid.isdigit() and not _alive(int(pid))
 
 
 def _alive(pid: int) -> bool:
@@ -128,7 +134,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             fsync_path(item)
         fsync_path(temporary)
         if path.exists():
-            aside = path.with_name(f".{path.name}.old.{os.getpid()}.tmp")
+            aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
             path.rename(aside)
             try:
                 temporary.rename(path)

@@ -187,6 +187,14 @@ def test_a_folder_with_other_files_is_left_untouched(text: Path, tmp_path: Path)
     assert tree(out) == {"thesis.doc": b"mine"}
 
 
+def test_another_s_temporary_file_is_left_untouched(text: Path, tmp_path: Path) -> None:
+    clean([str(text)], tmp_path / "out")
+    (tmp_path / "out" / "notes.tmp").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.tmp"):
+        clean([str(text)], tmp_path / "out")
+    assert (tmp_path / "out" / "notes.tmp").read_text() == "mine"
+
+
 def test_an_empty_folder_and_an_earlier_corpus_are_replaced(text: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     clean([str(text)], tmp_path / "out", split="9:1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import subprocess
@@ -333,6 +334,15 @@ def test_the_dictionary_never_replaces_its_input(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         build_dict([str(path)], path)
     assert path.read_text() == "my only copy " * 9
+
+
+def test_a_dictionary_in_the_folder_is_not_counted(folder: Path) -> None:
+    out = folder / "dict.txt"
+    build_dict([str(folder)], out)
+    before = out.read_bytes()
+    with contextlib.suppress(InputError):
+        build_dict([str(folder)], out)
+    assert out.read_bytes() == before
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")

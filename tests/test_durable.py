@@ -175,12 +175,21 @@ def test_a_failed_exchange_leaves_the_old_directory(tmp_path: Path, monkeypatch:
 
 
 def test_a_crash_in_the_exchange_loses_nothing(tmp_path: Path, dead_pid: int) -> None:
-    aside = tmp_path / f".folder.old.{dead_pid}.tmp"  # the state that a crash between the renames leaves
+    aside = tmp_path / f".folder.{dead_pid}.aside"  # the state that a crash between the renames leaves
     aside.mkdir()
     (aside / "old").write_bytes(b"old")
     with pytest.raises(ValueError, match="no"), atomic_directory(tmp_path / "folder"):
         raise ValueError("no")
     assert [path.read_bytes() for path in tmp_path.rglob("old")] == [b"old"]
+
+
+def test_half_a_folder_never_takes_a_name(tmp_path: Path, dead_pid: int) -> None:
+    half = tmp_path / f".run.old.{dead_pid}.tmp"  # what a killed writer of the folder "run.old" leaves
+    half.mkdir()
+    (half / "half").write_bytes(b"half")
+    with pytest.raises(ValueError, match="no"), atomic_directory(tmp_path / "run"):
+        raise ValueError("no")
+    assert not (tmp_path / "run").exists()
 
 
 # --- what killed writers leave ---

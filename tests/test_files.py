@@ -314,6 +314,19 @@ def test_an_encoding_that_gives_lone_surrogates(tmp_path: Path, encoding: str, d
         open_one(path, encoding=encoding)
 
 
+@pytest.mark.parametrize("encoding", ["idna", "undefined"])
+def test_an_encoding_with_an_error_of_its_own(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_bytes(b"a\xff..b")
+    with pytest.raises((InputError, UsageError), match=re.escape(str(path))):
+        open_one(path, encoding=encoding)
+
+
+def test_the_line_of_a_bad_byte_behind_lone_carriage_returns() -> None:
+    with file_of(b"a\rb\r\xff") as text, pytest.raises(InputError, match=r"line 3, byte 4 \(0xff\)"):
+        read_all(text)
+
+
 # --- blocks ---
 
 line = st.text(st.sampled_from("ab \u00e9\u65e5\U0001f600\r"), max_size=12)

@@ -222,6 +222,13 @@ def test_a_folder_with_other_files_is_left_untouched(folder: Path, dictionary: P
         encode([str(folder)], dictionary, dictionary)
 
 
+def test_other_files_inside_a_part_are_left_untouched(folder: Path, tokens: Path, tmp_path: Path) -> None:
+    (tokens / "all" / "thesis.doc").write_text("mine")
+    with pytest.raises(InputError, match="thesis"):
+        encode([str(folder)], tmp_path / "dict", tokens)
+    assert (tokens / "all" / "thesis.doc").read_text() == "mine"
+
+
 def test_the_inputs_may_not_lie_in_the_output(folder: Path, tokens: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "a.txt", tokens / "a.txt")
     before = tree(tokens)

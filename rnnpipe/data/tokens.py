@@ -25,7 +25,11 @@ FORMAT = "rnnpipe-tokens"
 VERSION = 1
 META = "meta.json"
 DICTIONARY = "dictionary.txt"
-OWN_FILES = (META, DICTIONARY, "train", "valid", "test", "all")
+OWN_FILES = (
+    META,
+    DICTIONARY,
+    *(f"{part}/{name}.npy" for part in ("train", "valid", "test", "all") for name in ("tokens", "offsets")),
+)
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from rnnpipe.text.rules import LoadRules, Named, Rules, TextRules, rules_digest
 from rnnpipe.text.tokenizing import Tokenizer
 from rnnpipe.text.workers import default_workers
 
+_LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # what a killed writer leaves
 Progress = Callable[[int], None]  # hears of the bytes done since it was last called
 Report = Callable[[str], None]  # hears of what a person should know
 
@@ -123,17 +125,19 @@ def check_output_folder(
 ) -> None:
     """Raise InputError if writing the folder `out` would destroy something that is not an earlier output of this kind.
 
-    Such an output has the file `marker`, which names itself `format_name`, and nothing but the files in `own`.
+    Such an output has the file `marker`, which names itself `format_name`, and no files but those in `own`.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder to write to.")
     for item in (*inputs, *find_paths(inputs)):
         if item != "-" and Path(item).resolve().is_relative_to(out.resolve()):
             raise InputError(f"{out}: holds the input {item}; name another folder to write to.")
-    if out.is_dir() and (names := sorted(item.name for item in out.iterdir())):
-        record = read_json(out / marker) if marker in names and (out / marker).is_file() else None
-        foreign = [name for name in names if name not in own and not name.endswith(".tmp")]
-        if not isinstance(record, dict) or record.get("format") != format_name:
-            raise InputError(f"{out}: holds other files ({names[0]}); name a new or empty folder.")
-        if foreign:
-            raise InputError(f"{out}: also holds {foreign[0]}, which is not ours to remove; name another folder.")
+    if not out.is_dir() or not (names := sorted(item.name for item in out.iterdir())):
+        return
+    record = read_json(out / marker) if (out / marker).is_file() else None
+    if not isinstance(record, dict) or record.get("format") != format_name:
+        raise InputError(f"{out}: holds other files ({names[0]}); name a new or empty folder.")
+    for file in sorted(out.rglob("*")):
+        name = file.relative_to(out).as_posix()
+        if not file.is_dir() and name not in own and not _LEFTOVER.fullmatch(file.name):
+            raise InputError(f"{out}: also holds {name}, which is not ours to remove; name another folder.")

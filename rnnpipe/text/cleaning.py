@@ -234,9 +234,9 @@ def unicode_words(
     All else separates words; with `punctuation` each other visible character becomes a word of its own.
     """
     rules = [
+        Rule("delete invisible characters", lambda text: text if text.isascii() else _INVISIBLE.sub("", text)),
         Rule(f"normalise to {form}", lambda text: unicodedata.normalize(form, text)),
         Rule("straighten apostrophes and hyphens", _straighten),
-        Rule("delete invisible characters", lambda text: text if text.isascii() else _INVISIBLE.sub("", text)),
     ]
     if lowercase:
         # Lower case may leave the normal form, and the way back may bring a capital: "\u03d4" in NFKC.

@@ -93,19 +93,21 @@ def _find_texts(folder: Path) -> list[str]:
     def written(text: Path) -> bool:
         return any(is_output(p) for p in text.parents if p != folder and p.is_relative_to(folder))
 
-    return sorted(str(text) for text in folder.rglob("*.txt") if text.is_file() and not written(text))
+    found = (text for text in folder.rglob("*.txt") if text.is_file() and not written(text))
+    return sorted(str(text) for text in found if not _is_ours(text))
 
 
 def _is_output(folder: Path) -> bool:
     """Say whether rnnpipe has written this folder."""
     if (folder / "config.toml").is_file() and (folder / "dictionary.txt").is_file():
         return True  # a run
-    for marker in ("corpus.json", "meta.json"):
-        if (folder / marker).is_file():
-            with (folder / marker).open("rb") as file:
-                if b'"format": "rnnpipe-' in file.read(100):
-                    return True
-    return False
+    return any((folder / marker).is_file() and _is_ours(folder / marker) for marker in ("corpus.json", "meta.json"))
+
+
+def _is_ours(file: Path) -> bool:
+    """Say whether a file names itself as of one of rnnpipe's formats: a record, or a dictionary."""
+    with file.open("rb") as opened:
+        return b'"format": "rnnpipe-' in opened.read(40)
 
 
 def check_encoding(encoding: str) -> str:
@@ -181,19 +183,29 @@ def _spool(source: BinaryIO, name: str, target: Path, encoding: str, errors: Err
                     data = decoder.decode(chunk, final=not chunk).encode("utf-8")
                 except UnicodeDecodeError as error:
                     at = position - held + error.start
-                    line = lines + 1 + error.object[: error.start].decode(encoding, "ignore").count("\n")
+                    line = lines + 1 + _decoded_lines(error.object[: error.start], encoding)
                     raise InputError(_not_text(name, line, at, error.object[error.start], encoding)) from None
                 except UnicodeEncodeError:
                     raise InputError(
                         f"{name}, line {lines + 1} or later: read as {encoding} it holds half a surrogate pair, which "
                         "is no character; name another encoding with --encoding."
                     ) from None
+                except UnicodeError as error:  # encodings that are no encodings of files, such as idna
+                    raise InputError(f"{name}: cannot be read as {encoding}: {error}.") from None
             file.write(data)
-            lines += data.count(b"\n")
+            lines += _count_lines(data)
             position += len(chunk)
             if not chunk:
                 break
     return replace(_bounds(name, target), mended=mended)
+
+
+def _decoded_lines(data: bytes, encoding: str) -> int:
+    """Return the number of line ends in bytes of an encoding; 0 for one that cannot read a piece of a text."""
+    try:
+        return data.decode(encoding, "ignore").count("\n")
+    except UnicodeError:
+        return 0
 
 
 def _not_text(name: str, line: int, offset: int, value: int, encoding: str) -> str:
@@ -339,12 +351,18 @@ def _nul_advice(text: TextFile) -> str:
 
 def _line_of(path: Path, position: int) -> int:
     """Return the line, counted from 1, in which a byte stands."""
-    lines = 1
+    lines, before = 1, b""
     with path.open("rb") as file:
         while position > 0 and (chunk := file.read(min(position, 1 << 20))):
-            lines += chunk.count(b"\n")
+            lines += _count_lines(chunk) - (before == b"\r" and chunk.startswith(b"\n"))
+            before = chunk[-1:]
             position -= len(chunk)
     return lines
+
+
+def _count_lines(data: bytes) -> int:
+    """Return the number of line ends: LF, CR LF, and CR alone."""
+    return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
 
 
 def total_bytes(texts: Iterable[TextFile]) -> int:
