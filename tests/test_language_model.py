@@ -209,6 +209,11 @@ def test_every_optimizer_lowers_the_loss(name: str) -> None:
     assert closure() < first
 
 
+def test_every_optimizer_of_torch_has_a_name() -> None:
+    classes = {name for name in torch.optim.__all__ if isinstance(getattr(torch.optim, name), type)}
+    assert {name.lower() for name in classes - {"Optimizer"}} == set(full_registry().names("optimizer"))
+
+
 def test_optimizer_errors() -> None:
     model = language_model()
     with pytest.raises(UsageError, match="sparse gradients only"):

@@ -322,5 +322,13 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_used(tmp_pat
     assert checkpoint.path.name == "step-1"
     assert len(said) == 1
     assert "step-2/weights.safetensors" in said[0]
+    assert pick_checkpoint(tmp_path, "last", said.append).path.name == "step-1"
+    save(tmp_path, 3)
+    (tmp_path / "step-1" / "state.json").unlink()
+    assert pick_checkpoint(tmp_path, "best", said.append).path.name == "step-3"
+    assert "step-1/state.json: is missing" in said[-1]
+    (tmp_path / "step-3" / "state.json").unlink()
+    with pytest.raises(InputError, match=r"step-3/state\.json: is missing"):
+        pick_checkpoint(tmp_path)
     with pytest.raises(InputError, match="no finished checkpoint"):
         pick_checkpoint(tmp_path / "none")

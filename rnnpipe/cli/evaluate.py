@@ -40,7 +40,7 @@ def command(
     from rnnpipe.plugins import full_registry
 
     report_quarantined(full_registry())
-    opened = open_run(run, device=device, which=weights)
+    opened = open_run(run, device=device, which=weights, report=say)
     evaluation = evaluate_run(opened, inputs, window=window, encoding=encoding, errors=errors, report=say)
     if as_json:
         print_json(evaluation.to_json())

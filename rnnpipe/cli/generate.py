@@ -59,7 +59,7 @@ def command(
     samplers: list[Sampler] = [registry.build("sampler", "temperature", {"temperature": temperature})]
     samplers += [registry.build("sampler", "top-k", {"k": top_k})] if top_k is not None else []
     samplers += [registry.build("sampler", "top-p", {"p": top_p})] if top_p is not None else []
-    reader = open_run(run, device=device).reader()
+    reader = open_run(run, device=device, report=say).reader()
     lines = _read_prompts(prompts, source, jsonl, number, seed)
     joiner = reader.rules.tokenizer.join
     first = True

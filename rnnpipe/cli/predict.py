@@ -23,7 +23,7 @@ def command(run: Path, text: str, top: int, device: str, as_json: bool) -> None:
 
     check_text(text, "TEXT")
     report_quarantined(full_registry())
-    likely, tokens, unknown = open_run(run, device=device).reader().next_tokens(text, top)
+    likely, tokens, unknown = open_run(run, device=device, report=say).reader().next_tokens(text, top)
     if as_json:
         print_json(
             {

@@ -15,7 +15,7 @@ from rnnpipe.errors import InputError
 from rnnpipe.generation.generate import Reader
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.pipeline.build import build_model, resolve_numerics
-from rnnpipe.pipeline.common import load_rules
+from rnnpipe.pipeline.common import Report, load_rules, no_report
 from rnnpipe.pipeline.folder import CHECKPOINTS, CONFIG, DICTIONARY, RECORD, TOKENS, check_is_run
 from rnnpipe.runtime import Numerics
 from rnnpipe.text.vocabulary import Vocabulary, load_vocabulary
@@ -41,14 +41,17 @@ class Run:
         return Reader(self.model, self.vocabulary, loaded, device, self.numerics.precision)
 
 
-def open_run(folder: Path, *, device: str = "auto", which: str = "best") -> Run:
-    """Open a trained run with its best or last weights; raise InputError if anything of it is missing or damaged."""
+def open_run(folder: Path, *, device: str = "auto", which: str = "best", report: Report = no_report) -> Run:
+    """Open a trained run with its best or last weights; raise InputError if what it needs is missing or damaged.
+
+    A damaged checkpoint is reported, and the newest whole one used.
+    """
     check_is_run(folder)
     config = load_config(folder / CONFIG)
     if device != "auto":
         config = replace(apply_settings(config, [f"runtime.device={device}"]), numerics={})
     vocabulary = load_vocabulary(folder / DICTIONARY)
-    checkpoint = pick_checkpoint(folder / CHECKPOINTS, which)
+    checkpoint = pick_checkpoint(folder / CHECKPOINTS, which, report)
     expected = checkpoint.state.get("dictionary")
     if expected != vocabulary.digest:
         raise InputError(

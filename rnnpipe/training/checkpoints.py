@@ -96,25 +96,43 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, read_json(path / STATE))
 
 
-def pick_checkpoint(folder: Path, which: str = "best") -> Checkpoint:
-    """Return the "best" checkpoint by validation loss, or the "last" one; raise InputError if there is none."""
-    steps = list_steps(folder)
-    if not steps:
+def pick_checkpoint(
+    folder: Path, which: str = "best", report: Callable[[str], None] = lambda message: None
+) -> Checkpoint:
+    """Return the "best" checkpoint by validation loss, or the "last" one; raise InputError if there is none.
+
+    A damaged one is reported and the newest whole one used in its place.
+    """
+    newest = newest_checkpoint(folder, report)
+    if newest is None:
         raise InputError(f"{folder}: no finished checkpoint; train this run first, or name another.")
-    last = load_checkpoint(folder / f"step-{steps[-1]}")
-    best = last.state.get("best_step")
-    if which == "last" or best is None or best == steps[-1] or best not in steps:
-        return last
-    return load_checkpoint(folder / f"step-{best}")
+    best = newest.state.get("best_step")
+    if which == "last" or best is None or best == newest.state["step"]:
+        return newest
+    try:
+        return load_checkpoint(folder / f"step-{best}")
+    except InputError as error:
+        report(f"warning: {error} Using {newest.path.name} in its place.")
+        return newest
 
 
 def newest_checkpoint(folder: Path, report: Callable[[str], None]) -> Checkpoint | None:
-    """Return the newest checkpoint that is whole, or None; each damaged one is reported and the one before it tried."""
+    """Return the newest checkpoint that is whole, or None if there is none at all.
+
+    A damaged one is reported and the one before it tried; if all are damaged the newest one's InputError is raised.
+    """
+    damage: list[InputError] = []
     for step in reversed(list_steps(folder)):
         try:
-            return load_checkpoint(folder / f"step-{step}")
+            found = load_checkpoint(folder / f"step-{step}")
         except InputError as error:
-            report(f"warning: {error} Going back to the one before it.")
+            damage.append(error)
+        else:
+            for reason in damage:
+                report(f"warning: {reason} Using {found.path.name} in its place.")
+            return found
+    if damage:
+        raise damage[0]
     return None
 
 
