@@ -97,6 +97,16 @@ def test_a_file_named_in_two_ways_is_found_once(tmp_path: Path, monkeypatch: pyt
 # --- opening ---
 
 
+def test_empty_files_in_a_folder_are_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "empty.txt").write_bytes(b"")
+    with pytest.raises(InputError, match="texts: every file there is empty"):
+        open_texts([str(folder)], tmp_path / "spool")
+    (folder / "full.txt").write_text("x")
+    assert [Path(text.name).name for text in open_texts([str(folder)], tmp_path / "spool")] == ["full.txt"]
+
+
 @pytest.mark.parametrize("data", [b"", b"\xef\xbb\xbf"])
 def test_an_empty_file(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "empty.txt"

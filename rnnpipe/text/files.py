@@ -129,7 +129,8 @@ def open_texts(
 ) -> list[TextFile]:
     """Return the texts that `inputs` name, as UTF-8 files; what is not UTF-8 on disk is copied into the folder `spool`.
 
-    Raises InputError for a missing or empty file, and for bytes that are not of the encoding.
+    Raises InputError for a file that is missing, or named itself and empty, and for bytes that are not of the encoding.
+    Empty files in a folder or a pattern are passed over.
     """
     encoding = check_encoding(encoding)
     texts = []
@@ -145,9 +146,12 @@ def open_texts(
                 text = _spool(source, name, spool / f"{number}.txt", encoding, errors)
         else:
             text = _bounds(name, Path(path))
-        if text.size == 0:
+        if text.size == 0 and path in inputs:
             raise InputError(f"{name}: is empty; give a file with text in it.")
-        texts.append(text)
+        if text.size:
+            texts.append(text)
+    if not texts:
+        raise InputError(f"{', '.join(inputs)}: every file there is empty; give files with text in them.")
     return texts
 
 
