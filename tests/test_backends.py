@@ -271,6 +271,21 @@ def test_a_cell_with_its_own_projection_refuses_bare_one_hot_input() -> None:
         Recurrent(Scaled, 3, 4)(torch.zeros(2, 1, dtype=torch.int64))
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_wrong_shapes_are_refused(name: str) -> None:
+    rnn = Recurrent(name, 8, 16)
+    _, state = rnn(torch.randn(5, 3, 8))
+    for x in (torch.randn(5, 3, 9), torch.randn(5, 3, 7), torch.randn(5, 8), torch.zeros(5, dtype=torch.int64)):
+        with pytest.raises(UsageError, match="x has the shape"):
+            rnn(x)
+    for batch in (2, 4):
+        with pytest.raises(UsageError, match="state: it takes"):
+            rnn(torch.randn(5, batch, 8), state)
+    for lengths in (torch.tensor([5, 2]), torch.tensor([5, 2, 9]), torch.tensor([5, 2, -1]), [5, 2, 1]):
+        with pytest.raises(UsageError, match="lengths"):
+            rnn(torch.randn(5, 3, 8), lengths=lengths)
+
+
 def test_gated_cell_is_a_dozen_lines() -> None:
     """A cell of one's own runs, by its equation alone, in `Recurrent`."""
 

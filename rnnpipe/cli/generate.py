@@ -62,7 +62,7 @@ def command(
     reader = open_run(run, device=device, report=say).reader()
     lines = _read_prompts(prompts, source, jsonl, number, seed)
     joiner = reader.rules.tokenizer.join
-    first = True
+    first, parted = True, False
     for generated in reader.generate(lines, samplers, max_tokens, allow_unknown=allow_unknown):
         if jsonl:
             click.echo(json.dumps(_to_json(generated), ensure_ascii=False))
@@ -73,8 +73,9 @@ def command(
             joiner([generated.prompt.text, ""]) if generated.prompt.text and generated.text else generated.prompt.text
         )
         text = start + generated.text
-        if not first and "\n" in text:
+        if parted or (not first and "\n" in text):
             click.echo("---")
+        parted = "\n" in text  # a text of several lines is set off on both sides
         click.echo(text)
         first = False
 

@@ -79,7 +79,8 @@ class Recurrent(nn.Module):
     def forward(
         self, x: Tensor, state: States | None = None, *, lengths: Tensor | None = None
     ) -> tuple[Tensor, States]:
-        """Run over all timesteps; return the outputs and the final state."""
+        """Run over all timesteps; return the outputs and the final state. Raises UsageError for a wrong shape."""
+        self._check_shapes(x, state, lengths)
         states = self.initial_state(x.shape[1], x) if state is None else state
         cells = self.cells()
         if self.bidirectional:
@@ -95,6 +96,25 @@ class Recurrent(nn.Module):
             if layer < self.num_layers - 1:
                 x = F.dropout(x, self.dropout)
         return x, tuple(finals)
+
+    def _check_shapes(self, x: Tensor, state: States | None, lengths: Tensor | None) -> None:
+        # Torch's fused functions, called without the module around them, do not check: they compute garbage or crash.
+        if x.is_floating_point():
+            if x.dim() != 3 or x.shape[2] != self.input_size:
+                raise UsageError(f"x has the shape {list(x.shape)}; it takes [T, B, {self.input_size}], time first.")
+        elif x.dim() != 2:
+            raise UsageError(f"x has the shape {list(x.shape)}; classes of a one-hot input are [T, B].")
+        batch = x.shape[1]
+        if lengths is not None:
+            if not isinstance(lengths, Tensor) or lengths.shape != (batch,):
+                raise UsageError(f"lengths: it takes a tensor of {batch} whole numbers, one for each sequence.")
+            if batch and not 0 <= int(lengths.min()) <= int(lengths.max()) <= x.shape[0]:
+                raise UsageError(f"lengths: {lengths.tolist()} is not accepted; each is from 0 to {x.shape[0]}.")
+        if state is None:
+            return
+        expected = [[(batch, *shape) for shape in cell.state_shape.values()] for cell in self.cells()]
+        if [[tuple(leaf.shape) for leaf in layer] for layer in state] != expected:
+            raise UsageError(f"state: it takes, layer by layer, tensors of the shapes {expected}.")
 
     def _run(
         self, cells: Sequence[Cell], x: Tensor, states: Sequence[State], lengths: Tensor | None

@@ -15,7 +15,17 @@ from rnnpipe.pipeline.clean import clean_dataset, load_text_dataset
 from rnnpipe.pipeline.common import Report, no_report
 from rnnpipe.pipeline.dictionary import build_dict
 from rnnpipe.pipeline.encode import encode
-from rnnpipe.pipeline.folder import CONFIG, CORPUS, DICTIONARY, EVALUATION, RECORD, TOKENS, check_may_run, same_settings
+from rnnpipe.pipeline.folder import (
+    CHECKPOINTS,
+    CONFIG,
+    CORPUS,
+    DICTIONARY,
+    EVALUATION,
+    RECORD,
+    TOKENS,
+    check_may_run,
+    same_settings,
+)
 from rnnpipe.text.corpus import CorpusFolder, load_corpus
 from rnnpipe.text.vocabulary import load_vocabulary
 
@@ -97,6 +107,7 @@ def run_stages(
     record = read_record(folder)
     finished = (
         record is not None
+        and any((folder / CHECKPOINTS).glob("step-*"))
         and record.get("made_from") == _made_from(tokens)
         and same_settings(config, load_config(folder / CONFIG))
     )

@@ -195,7 +195,8 @@ class _Fit:
                 what, value = ("loss", nats) if not math.isfinite(nats) else ("gradient norm", self.norm)
                 raise DivergedError(
                     f"the {what} is {value} at step {self.step + 1} (learning rate {lr * factor:g}). Lower it with "
-                    "--set training.optimizer.lr, or clip harder with --set training.clip_norm."
+                    "--set training.optimizer.lr, or clip harder with --set training.clip_norm, and start again with "
+                    "--overwrite."
                 )
             self.state = detach(after)
             return nats
