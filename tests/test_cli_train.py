@@ -768,6 +768,12 @@ def test_a_run_folder_is_not_taken_for_text(own_run: Path):
     assert "config.toml" in error
 
 
+def test_a_token_folder_among_texts_is_refused():
+    succeed("build-dict", KITCHEN, "-o", "words.dict")
+    succeed("encode", KITCHEN, "--dict", "words.dict", "-o", "tokens")
+    assert "tokens: is a token folder; give it alone" in fail("train", KITCHEN, "tokens", "-o", "run", code=1)
+
+
 def test_a_configuration_among_texts_is_refused():
     config = write_config()
     assert "experiment.toml" in fail("train", KITCHEN, config, "-o", "run", *settings(), code=2)

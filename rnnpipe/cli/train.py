@@ -128,6 +128,8 @@ def _refuse_lookalike(folder: Path) -> None:
             f"{folder}: is a run, not a text. `rnnpipe train {folder / CONFIG} -o NEW` repeats its training, "
             f"`rnnpipe train --resume {folder}` goes on with it."
         )
+    if (folder / DICTIONARY).is_file() and (folder / "meta.json").is_file():
+        raise InputError(f"{folder}: is a token folder; give it alone, without texts.")
     if (folder / DICTIONARY).is_file():
         raise InputError(f"{folder}: looks like a token folder that has lost its meta.json; encode the text again.")
 

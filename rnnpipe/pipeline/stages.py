@@ -123,7 +123,9 @@ def run_stages(
         write_json(folder / RECORD, {**written, "made_from": _made_from(tokens)})
         outcome = replace(outcome, trained=trained)
     if plan.reaches("eval") and has_evaluation_text(config, tokens):
-        outcome = replace(outcome, evaluation=evaluate_run(open_run(folder), window=config.training.evaluation_window))
+        outcome = replace(
+            outcome, evaluation=evaluate_run(open_run(folder, report=report), window=config.training.evaluation_window)
+        )
         assert outcome.evaluation is not None
         write_json(folder / EVALUATION, outcome.evaluation.to_json())
     return outcome
