@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 from rnnpipe.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from rnnpipe.backends.loop import LoopBackend
     from rnnpipe.cells.base import Cell, GatedCell, Gates, LinearCell, State
+    from rnnpipe.errors import InputError, PluginError, RnnpipeError, UsageError
+    from rnnpipe.models.language_model import LanguageModel
     from rnnpipe.models.recurrent import Recurrent
     from rnnpipe.text.cleaning import Cleaner, Rule
     from rnnpipe.text.tokenizing import Tokenizer
+    from rnnpipe.training.loop import fit
 
 __version__ = "0.1.0"
 
@@ -23,11 +27,18 @@ _LAZY = {
     "Cleaner": "rnnpipe.text.cleaning",
     "GatedCell": "rnnpipe.cells.base",
     "Gates": "rnnpipe.cells.base",
+    "InputError": "rnnpipe.errors",
+    "LanguageModel": "rnnpipe.models.language_model",
     "LinearCell": "rnnpipe.cells.base",
+    "LoopBackend": "rnnpipe.backends.loop",
+    "PluginError": "rnnpipe.errors",
     "Recurrent": "rnnpipe.models.recurrent",
+    "RnnpipeError": "rnnpipe.errors",
     "Rule": "rnnpipe.text.cleaning",
     "State": "rnnpipe.cells.base",
     "Tokenizer": "rnnpipe.text.tokenizing",
+    "UsageError": "rnnpipe.errors",
+    "fit": "rnnpipe.training.loop",
 }
 
 __all__ = [
@@ -35,12 +46,19 @@ __all__ = [
     "Cleaner",
     "GatedCell",
     "Gates",
+    "InputError",
+    "LanguageModel",
     "LinearCell",
+    "LoopBackend",
+    "PluginError",
     "Recurrent",
+    "RnnpipeError",
     "Rule",
     "State",
     "Tokenizer",
+    "UsageError",
     "__version__",
+    "fit",
     "hookimpl",
 ]
 

@@ -85,7 +85,7 @@ class TrainingConfig:
     evaluate_every: int = 0  # steps; 0: at the end of each epoch
     evaluation_window: int = 256
     log_every: int = 50
-    callbacks: tuple[str, ...] = ()
+    callbacks: tuple[Named, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,13 +146,21 @@ def apply_settings(config: Config, settings: Iterable[str]) -> Config:
 def plugin_from_text(text: str) -> Named:
     """Return the name and options in `NAME` or `NAME:key=value,key=value`, the form for command-line options."""
     name, _, options = text.partition(":")
-    bound = {}
-    for option in filter(None, options.split(",")):
-        key, equals, value = option.partition("=")
-        if not equals or not name:
-            raise UsageError(f"'{text}': expected NAME or NAME:key=value,key=value.")
-        bound[key.strip()] = _value(value.strip())
-    return Named(name, bound)
+    words = list(filter(None, options.split(",")))
+    if not name or not all("=" in word for word in words):
+        raise UsageError(f"'{text}': expected NAME or NAME:key=value,key=value.")
+    return Named(name, options_from_text(words))
+
+
+def options_from_text(words: Iterable[str]) -> dict[str, Any]:
+    """Return a plugin's options from `key=value` words; values are TOML, or else plain text."""
+    options = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f"--set {word}: expected KEY=VALUE.")
+        options[key.strip()] = _value(value.strip())
+    return options
 
 
 def _value(text: str) -> Any:
@@ -216,6 +224,10 @@ def _convert(value: Any, hint: Any, path: tuple[str, ...], source: str) -> Any:
         if value is None and type(None) in members:
             return None
         return _named(value, place)
+    if typing.get_origin(hint) is tuple and Named in typing.get_args(hint):
+        if not isinstance(value, list | tuple):
+            raise UsageError(f"{place}: {value!r} is not accepted; it takes a list of names, or of tables.")
+        return tuple(_named(item, f"{place}[{number}]") for number, item in enumerate(value))
     if typing.get_origin(hint) is dict and typing.get_args(hint)[1] is Named:
         if not isinstance(value, Mapping):
             raise UsageError(f"{place}: {value!r} is not accepted; it is a table of names.")
@@ -248,7 +260,7 @@ def to_table(config: Config) -> dict[str, Any]:
             return {name: item for name, item in items if item is not None and item != {}}
         if isinstance(value, dict):
             return {name: table(item) for name, item in value.items()}
-        return list(value) if isinstance(value, tuple) else value
+        return [table(item) for item in value] if isinstance(value, tuple) else value
 
     result: dict[str, Any] = table(config)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 import typing
@@ -37,11 +38,19 @@ def list_options(factory: Callable[..., Any], reserved: int = 0, supplied: set[s
 
 
 def _type_hints(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a factory that can be resolved; one that only a type checker knows is left out."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
     function = getattr(factory, "__init__") if isinstance(factory, type) else factory  # noqa: B009 - mypy: unsound otherwise
-    try:
-        return typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):  # annotations that only a type checker can resolve
-        return {}
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    hints = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        alone = types.SimpleNamespace(__annotations__={name: annotation})
+        try:
+            hints[name] = typing.get_type_hints(alone, names)[name]
+        except (NameError, TypeError, AttributeError, SyntaxError):
+            continue
+    return hints
 
 
 def bind_options(
@@ -62,7 +71,10 @@ def bind_options(
     for name, value in options.items():
         if name not in accepted:
             raise UsageError(f"{owner} has no option '{name}'.{did_you_mean(name, accepted)} Accepted: {listing}.")
-        bound[name] = convert(value, accepted[name].annotation, f"option '{name}' of {owner}")
+        try:
+            bound[name] = convert(value, accepted[name].annotation, f"option '{name}' of {owner}")
+        except UsageError as error:
+            raise UsageError(f"{error} Accepted: {listing}.") from None
     missing = [o.name for o in accepted.values() if o.default is inspect.Parameter.empty and o.name not in bound]
     if missing:
         raise UsageError(f"{owner} needs the option '{missing[0]}'. Accepted: {listing}.")
@@ -120,7 +132,14 @@ def _members(values: Sequence[Any], annotation: Any, place: str) -> list[Any]:
 
 def describe(annotation: Any) -> str:
     """Return an annotation in words."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "nothing"}
+    words: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        dict: "a table",
+        type(None): "nothing",
+    }
     if annotation in words:
         return words[annotation]
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)

@@ -172,14 +172,23 @@ def losses(run: Path) -> list[dict[str, Any]]:
 
 
 def write_plugin(
-    folder: Path, distribution: str, module: str, code: str, *, group: str = "rnnpipe", point: str | None = None
+    folder: Path,
+    distribution: str,
+    module: str,
+    code: str,
+    *,
+    group: str = "rnnpipe",
+    point: str | None = None,
+    requires: str = "",
 ) -> None:
     """Put a distribution with one module and one entry point into a folder, as an installer would."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{module}.py").write_text(code, encoding="utf-8")
     info = folder / f"{distribution.replace('-', '_')}-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n", encoding="utf-8")
+    requirement = f"Requires-Dist: {requires}\n" if requires else ""
+    metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n{requirement}"
+    (info / "METADATA").write_text(metadata, encoding="utf-8")
     (info / "entry_points.txt").write_text(f"[{group}]\n{point or module} = {module}\n", encoding="utf-8")
 
 
@@ -201,8 +210,7 @@ def installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def forget_plugins() -> None:
     """Make the next command look for plugins again."""
-    plugins.text_registry.cache_clear()
-    plugins.full_registry.cache_clear()
+    plugins.forget()
 
 
 @contextlib.contextmanager

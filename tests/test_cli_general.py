@@ -327,7 +327,11 @@ def test_everything_that_is_listed_can_be_shown():
 
 def test_plugins_show_describes_a_cell():
     text = succeed("plugins", "show", "lstm").out
-    assert "options: bias=True, forget_bias=0.0" in text
+    assert "options (--set model.cell.OPTION=VALUE):\n  forget_bias  a number  default 0.0\n" in text
+    assert "c' = f c + i g; h' = o tanh(c')" in text
+    assert "source: rnnpipe.cells.lstm:LSTM (" in text
+    assert "cell lstm, from rnnpipe 0.1.0\n" in text
+    assert "base class: GatedCell" in text
     assert "state: h [B, H], c [B, H]" in text
     assert "backend loop: takes it" in text
 
@@ -502,11 +506,17 @@ def test_rnnpipe_plugins_chooses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_plugin(tmp_path / "site", "light-cells", "light_cells", CELL)
     write_plugin(tmp_path / "site", "broken-cells", "broken_cells", BROKEN)
     with installed(tmp_path / "site", monkeypatch):
-        for choice, loaded in (("", False), ("light_cells", True), ("light-cells", True), ("other, ", False)):
+        unknown = "warning: RNNPIPE_PLUGINS names 'light-cell', and no plugin of that name is installed."
+        for choice, loaded, warning in (
+            ("", False, ""),
+            ("light_cells", True, ""),
+            ("Light.Cells", True, ""),
+            ("light-cell, ", False, f"{unknown} Did you mean 'light-cells'?\n"),
+        ):
             monkeypatch.setenv("RNNPIPE_PLUGINS", choice)
             forget_plugins()
             result = succeed("plugins", "list", "--kind", "cell", "--json")
-            assert result.err == ""
+            assert result.err == warning
             assert ("light" in {row["name"] for row in result.json()["plugins"]}) == loaded
             assert result.json()["not_loaded"] == []
 

@@ -75,7 +75,7 @@ configs = st.builds(
         optimizer=named,
         max_seconds=st.floats(0, allow_infinity=True),
         clip_norm=st.floats(0, 9),
-        callbacks=st.lists(words, max_size=2).map(tuple),
+        callbacks=st.lists(named, max_size=2).map(tuple),
     ),
     runtime=st.builds(RuntimeConfig, seed=st.integers(0, 2**63 - 1), threads=maybe | st.integers(1, 9)),
     numerics=st.fixed_dictionaries({}, optional={"device": st.sampled_from(["cpu", "cuda"]), "backend": words}),
@@ -140,7 +140,8 @@ def test_a_configuration_does_not_change() -> None:
         ('text.level="char"', "text", "level", "char"),
         ("data.corpus=a b/c=d.txt", "data", "corpus", "a b/c=d.txt"),
         ("data.corpus='12'", "data", "corpus", "12"),
-        ("training.callbacks=['a', 'b']", "training", "callbacks", ("a", "b")),
+        ("training.callbacks=['a', 'b']", "training", "callbacks", (Named("a"), Named("b"))),
+        ("training.callbacks=[{name='a', every=3}]", "training", "callbacks", (Named("a", {"every": 3}),)),
         ("training.max_seconds=inf", "training", "max_seconds", float("inf")),
         ("model.cell=gru", "model", "cell", Named("gru")),
         ("model.cell.forget_bias=1.5", "model", "cell", Named("lstm", {"forget_bias": 1.5})),
@@ -207,7 +208,7 @@ def test_settings_change_a_file_s_configuration() -> None:
         ("data.corpus=12", "12 is not accepted; it takes text or nothing"),
         ("text.level=words", "'words' is not accepted; it takes 'word' or 'char'"),
         ("runtime.device.name=cpu", r"runtime\.device: .* is not accepted; it takes 'auto' or 'cpu'"),
-        ("training.callbacks=tensorboard", "'tensorboard' is not accepted; it takes a list of text"),
+        ("training.callbacks=tensorboard", "'tensorboard' is not accepted; it takes a list of names"),
         ("training.schedule=linear", "'linear' is not accepted; it takes 'constant' or 'cosine' or 'plateau'"),
     ],
 )
@@ -270,8 +271,8 @@ def test_numerics_are_a_table(value: str) -> None:
 
 
 def test_callbacks_are_names() -> None:
-    with pytest.raises(UsageError, match="callbacks"):
-        set_all("training.callbacks=[3]")
+    with pytest.raises(UsageError, match=r"training\.callbacks\[1\]: 3 is not accepted; it takes a name"):
+        set_all("training.callbacks=['a', 3]")
 
 
 # --- files ---

@@ -28,19 +28,36 @@ MAY_IMPORT = {
     "training": {"config", "data", "models", "runtime"},
     "generation": {"models", "runtime", "text"},
     "experiments": set(),
+    "scaffold": set(),
     "plots": set(),
     "pipeline": {
         "backends", "cells", "config", "data", "generation", "models", "options", "plugins", "runtime", "text",
         "training",
     },
     "bench": {"config", "data", "generation", "models", "pipeline", "plugins", "runtime", "text", "training"},
+    "testing": {
+        "backends", "cells", "config", "data", "generation", "models", "options", "pipeline", "plugins", "runtime",
+        "text", "training",
+    },
     "cli": {
-        "bench", "config", "data", "generation", "models", "options", "pipeline", "plots", "plugins", "runtime", "text",
-        "training",
+        "bench", "config", "data", "generation", "models", "options", "pipeline", "plots", "plugins", "runtime",
+        "scaffold", "testing", "text", "training",
     },
 }  # fmt: skip
 EVERYONE = {"errors", "durable"}
-NO_TORCH = {"errors", "durable", "hookspecs", "builtin", "options", "text", "config", "plugins", "experiments", "plots"}
+NO_TORCH = {
+    "errors",
+    "durable",
+    "hookspecs",
+    "builtin",
+    "options",
+    "text",
+    "config",
+    "plugins",
+    "experiments",
+    "plots",
+    "scaffold",
+}
 
 
 def room(path: Path) -> str:

@@ -150,7 +150,7 @@ def test_what_is_accepted(value: Any, annotation: Any, converted: Any) -> None:
         (["a"], Literal["a", "b"], "'a' or 'b'"),
         ("ab", list, "a list"),
         ("ab", tuple[str, ...], "a list of text"),
-        ([1], dict, "dict"),
+        ([1], dict, "a table"),
         (1, Thing, "Thing"),
     ],
 )

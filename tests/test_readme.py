@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from readme_tables import README, with_tables
+from readme_tables import GUIDE, README, TABLES, with_tables
 
 ROOT = README.parent
 
@@ -21,8 +21,8 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def test_tables_are_up_to_date() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert with_tables(text) == text, "run `python tests/readme_tables.py`"
+    for path in TABLES:
+        assert with_tables(path) == path.read_text(encoding="utf-8"), "run `python tests/readme_tables.py`"
 
 
 def test_the_first_screen_is_two_commands() -> None:
@@ -59,7 +59,7 @@ def test_every_shell_block_runs(checkout: Path) -> None:
 
 
 def test_every_python_block_runs(checkout: Path) -> None:
-    for path in (README, ROOT / "plugins" / "README.md"):
+    for path in (README, GUIDE):
         for block in blocks(path, "python"):
             done = run([sys.executable, "-W", "error", "-c", block], checkout)
             assert done.returncode == 0, f"{block}\n{done.stderr}"

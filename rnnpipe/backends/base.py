@@ -32,6 +32,29 @@ class Backend(Protocol):
         ...
 
 
+class Unavailable:
+    """Stands for a backend that cannot be built: it refuses everything, with the reason.
+
+    It is asked first, so that the reason is told wherever the choice is.
+    """
+
+    priority = 1 << 30
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+
+    def refusal(self, cells: Sequence[Cell], x_TBI: Tensor, lengths: Tensor | None) -> str:
+        """Return the reason."""
+        return self.reason
+
+    def run(
+        self, cells: Sequence[Cell], x_TBI: Tensor, states: Sequence[State], lengths: Tensor | None
+    ) -> tuple[Tensor, list[State]]:
+        """Raise BackendRefusal."""
+        raise BackendRefusal(f"backend '{self.name}' refuses: {self.reason}")
+
+
 def choose(
     backends: Sequence[Backend], wanted: str, cells: Sequence[Cell], x_TBI: Tensor, lengths: Tensor | None
 ) -> tuple[Backend, dict[str, str]]:
@@ -44,7 +67,7 @@ def choose(
     for backend in sorted(backends, key=lambda backend: -backend.priority):
         if wanted not in ("auto", backend.name):
             continue
-        reason = backend.refusal(cells, x_TBI, lengths)
+        reason = refusal_of(backend, cells, x_TBI, lengths)
         if reason is None:
             return backend, refusals
         refusals[backend.name] = reason
@@ -53,3 +76,11 @@ def choose(
         raise BackendRefusal(f"backend '{wanted}' refuses: {refusals[wanted]}. Use --set runtime.backend=auto.")
     causes = "; ".join(f"{name}: {reason}" for name, reason in refusals.items()) or f"there is only {names}"
     raise BackendRefusal(f"no backend '{wanted}' for this network ({causes}).")
+
+
+def refusal_of(backend: Backend, cells: Sequence[Cell], x_TBI: Tensor, lengths: Tensor | None) -> str | None:
+    """Return why a backend refuses, or None; one that raises, against its contract, refuses for that reason."""
+    try:
+        return backend.refusal(cells, x_TBI, lengths)
+    except Exception as error:  # a plugin's fault: the other backends serve
+        return f"its refusal raised {type(error).__name__}: {error}"

@@ -9,12 +9,16 @@ import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnnpipe.errors import RnnpipeError
+from rnnpipe.errors import PluginError, RnnpipeError
+
+if TYPE_CHECKING:
+    from rnnpipe.plugins import Entry
 
 # name: (module, one line for --help)
 COMMANDS = {
@@ -28,7 +32,7 @@ COMMANDS = {
     "predict": ("predict", "Show the likely next tokens of a text."),
     "generate": ("generate", "Continue prompts with a run."),
     "plot": ("plot", "Draw the loss curves of a run."),
-    "plugins": ("plugins", "List and show plugins."),
+    "plugins": ("plugins", "List, show, check and begin plugins."),
     "bench": ("bench", "Measure speed on this machine."),
 }
 
@@ -41,25 +45,28 @@ class LazyGroup(click.Group):
     """A group whose commands are imported when they are used, so that `--help` costs next to nothing."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order in which people meet them."""
-        return list(COMMANDS)
+        """Return the commands in the order in which people meet them, those of plugins last."""
+        return [*COMMANDS, *_commands_of_plugins()]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Import a command."""
-        if name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"rnnpipe.cli.{COMMANDS[name][0]}")
-        command: click.Command = module.command
-        return command
+        if name in COMMANDS:
+            module = importlib.import_module(f"rnnpipe.cli.{COMMANDS[name][0]}")
+            command: click.Command = module.command
+            return command
+        claims = _commands_of_plugins().get(name)
+        return _load_plugin_command(claims) if claims else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or name the nearest one."""
-        if args and args[0] not in COMMANDS:
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.5)
+        if args and args[0] not in COMMANDS and args[0] not in _commands_of_plugins():
+            names = self.list_commands(ctx)
+            near = difflib.get_close_matches(args[0], names, n=1, cutoff=0.5)
             hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise click.UsageError(f"no command '{args[0]}'.{hint} Commands: {', '.join(COMMANDS)}.")
+            why = _not_loaded(args[0])
+            raise click.UsageError(f"no command '{args[0]}'.{hint} Commands: {', '.join(names)}.{why}")
         return super().resolve_command(ctx, args)
 
     # A reader that has gone away is told apart from a failure, which click would not do.
@@ -81,13 +88,41 @@ class LazyGroup(click.Group):
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        if of_plugins := _commands_of_plugins():
+            with formatter.section("Commands of plugins"):
+                rows = [(name, f"from {' and '.join(c.owner for c in claims)}") for name, claims in of_plugins.items()]
+                formatter.write_dl(rows)
+
+
+def _commands_of_plugins() -> dict[str, list[Entry]]:
+    from rnnpipe.plugins.commands import find_commands
+
+    return find_commands(COMMANDS)[0]
+
+
+def _load_plugin_command(claims: list[Entry]) -> click.Command:
+    from rnnpipe.plugins.commands import only_command
+
+    entry = only_command(claims)
+    command = entry.load()
+    if not isinstance(command, click.Command):
+        raise PluginError(f"{entry} is of the type {type(command).__name__}, no click command.")
+    return command
+
+
+def _not_loaded(name: str) -> str:
+    """Return why a plugin's command of that name is not there, "" if there is none."""
+    from rnnpipe.plugins.commands import find_commands
+
+    return "".join(f" ({plugin})" for plugin in find_commands(COMMANDS)[1] if plugin.plugin == name)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+@click.option("--plugins-dir", multiple=True, metavar="DIR", help="Also load the plugins DIR/*.py; may be repeated.")
 @click.version_option(package_name="rnnpipe", message="%(package)s %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:
+def cli(ctx: click.Context, debug: bool, plugins_dir: tuple[str, ...]) -> None:
     """From raw text to a trained recurrent network and its predictions.
 
     \b
@@ -96,6 +131,8 @@ def cli(ctx: click.Context, debug: bool) -> None:
     rnnpipe generate runs/book "Once upon"     and what it has learnt
     """
     ctx.obj = {"debug": debug}
+    if plugins_dir:  # by the environment, so that worker processes load them too
+        os.environ["RNNPIPE_PLUGINS_DIR"] = os.pathsep.join(str(Path(folder).absolute()) for folder in plugins_dir)
 
 
 class Terminated(BaseException):
@@ -123,10 +160,8 @@ def run(args: list[str] | None = None) -> None:
 
 
 def _run(words: list[str], debug: bool) -> int:
-    # --debug is accepted anywhere, as people type it behind the command that failed.
-    words = [word for word in words if word != "--debug"]
     try:
-        code = cli.main(words, prog_name="rnnpipe", standalone_mode=False)
+        code = cli.main(_globals_first(words), prog_name="rnnpipe", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -155,6 +190,26 @@ def _run(words: list[str], debug: bool) -> int:
         if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
             return _fail("out of memory; use a smaller batch, model or text.", error, 1, debug)
         return _fail(f"unexpected {type(error).__name__}: {error}. --debug shows where.", error, 1, debug)
+
+
+def _globals_first(words: list[str]) -> list[str]:
+    """Return the words with --plugins-dir DIR in front and without --debug: people type them behind the command."""
+    words = [word for word in words if word != "--debug"]
+    front: list[str] = []
+    rest: list[str] = []
+    left = iter(words)
+    for word in left:
+        if word == "--":
+            rest += [word, *left]
+        elif word == "--plugins-dir":
+            if (folder := next(left, None)) is None:
+                raise click.UsageError("--plugins-dir needs the name of a folder.")
+            front += [word, folder]
+        elif word.startswith("--plugins-dir="):
+            front.append(word)
+        else:
+            rest.append(word)
+    return front + rest
 
 
 def _click_message(error: click.ClickException) -> str:

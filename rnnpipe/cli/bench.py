@@ -23,7 +23,7 @@ def command() -> None:
 @click.option(
     "--megabytes", type=click.IntRange(min=1), default=200, show_default=True, help="The text repeated to this."
 )
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Of rnnpipe, at once.")
 @click.option("--runs", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each; the best counts.")
 @json_option
 def corpus(text: Path | None, megabytes: int, workers: int, runs: int, as_json: bool) -> None:
@@ -56,7 +56,13 @@ def corpus(text: Path | None, megabytes: int, workers: int, runs: int, as_json: 
 @click.option("--text", type=PATH, metavar="PATH", help="Also compare validation losses after equal time on this text.")
 @click.option("--seconds", type=click.FloatRange(min=1), default=70, show_default=True, help="Of that comparison.")
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Of the speed comparison.")
-@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Of both.",
+)
 @json_option
 def train(text: Path | None, seconds: float, rounds: int, precision: str, as_json: bool) -> None:
     """Measure training against a bare PyTorch loop of the same model, batch and recipe, in turns."""

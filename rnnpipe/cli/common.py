@@ -117,9 +117,9 @@ def report_mended(count: int, errors: str) -> None:
 
 
 def report_quarantined(registry: Any) -> None:
-    """Warn once of each plugin that could not be loaded."""
-    for plugin in registry.quarantined:
-        say(f"warning: {plugin}")
+    """Warn once of each plugin that could not be loaded, and of names that are not clear."""
+    for warning in (*registry.warnings, *registry.quarantined):
+        say(f"warning: {warning}")
 
 
 def number(value: float) -> str:

@@ -20,8 +20,16 @@ if TYPE_CHECKING:
 @click.argument("run", type=PATH, metavar="RUN")
 @click.argument("inputs", nargs=-1, metavar="[TEXT]...")
 @click.option("--window", type=click.IntRange(min=1), default=256, show_default=True, help="Tokens a reset window.")
-@click.option("--weights", type=click.Choice(["best", "last"]), default="best", show_default=True)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option(
+    "--weights", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which checkpoint."
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
 @text_options
 @json_option
 def command(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.common import PATH, check_text, report_quarantined
+from rnnpipe.cli.common import PATH, check_text, named, report_quarantined
 
 if TYPE_CHECKING:
     from rnnpipe.generation.generate import Generated, Prompt
@@ -31,9 +31,20 @@ if TYPE_CHECKING:
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="0 is greedy.")
 @click.option("--top-k", type=int, metavar="K", help="Draw from the K most likely tokens.")
 @click.option("--top-p", type=float, metavar="P", help="Draw from the fewest tokens that reach probability P.")
-@click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), default=0, show_default=True)
+@click.option(
+    "--sampler", "more", multiple=True, metavar="NAME[:KEY=VALUE,...]", help="Another sampler, after those; repeatable."
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0, max=2**63 - 1), default=0, show_default=True, help="Keys what is drawn."
+)
 @click.option("--allow-unknown", is_flag=True, help="Let <unk> be drawn.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
 def command(
     run: Path,
     prompts: tuple[str, ...],
@@ -44,6 +55,7 @@ def command(
     temperature: float,
     top_k: int | None,
     top_p: float | None,
+    more: tuple[str, ...],
     seed: int,
     allow_unknown: bool,
     device: str,
@@ -59,6 +71,7 @@ def command(
     samplers: list[Sampler] = [registry.build("sampler", "temperature", {"temperature": temperature})]
     samplers += [registry.build("sampler", "top-k", {"k": top_k})] if top_k is not None else []
     samplers += [registry.build("sampler", "top-p", {"p": top_p})] if top_p is not None else []
+    samplers += [registry.build("sampler", one.name, one.options) for one in map(named, more)]
     reader = open_run(run, device=device, report=say).reader()
     lines = _read_prompts(prompts, source, jsonl, number, seed)
     joiner = reader.rules.tokenizer.join

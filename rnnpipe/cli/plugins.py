@@ -1,13 +1,18 @@
-"""`rnnpipe plugins list|show`."""
+"""`rnnpipe plugins list|show|check|new`."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from rnnpipe.cli import say
 from rnnpipe.cli.common import json_option, print_json, print_table, report_quarantined
+from rnnpipe.cli.plugins_check import check
+from rnnpipe.cli.plugins_find import entries, find, not_loaded
+from rnnpipe.cli.plugins_new import new
 
 if TYPE_CHECKING:
     from rnnpipe.plugins import Entry
@@ -15,7 +20,11 @@ if TYPE_CHECKING:
 
 @click.group("plugins")
 def command() -> None:
-    """List and show plugins: cells, datasets, cleaners, optimizers and all other parts by name."""
+    """List, show, check and begin plugins: cells, datasets, cleaners, optimizers and all other parts by name."""
+
+
+command.add_command(check)
+command.add_command(new)
 
 
 @command.command("list")
@@ -23,26 +32,25 @@ def command() -> None:
 @json_option
 def list_(kind: str | None, as_json: bool) -> None:
     """Print every name, its kind and the distribution that it comes from."""
-    from rnnpipe.errors import unknown_name
-    from rnnpipe.plugins import HOOKS, full_registry
+    from rnnpipe.plugins import full_registry
 
-    registry = full_registry()
-    if kind is not None and kind not in HOOKS:
-        raise unknown_name("kind of plugin", kind, HOOKS)
-    entries = [entry for each in HOOKS if kind in (None, each) for entry in registry.entries(each)]
+    found = entries(kind)
+    warnings = full_registry().warnings
+    for warning in (*warnings, *not_loaded()):
+        say(f"warning: {warning}")
     if as_json:
         print_json(
             {
                 "plugins": [
                     {"kind": e.kind, "name": e.name, "distribution": e.distribution, "version": e.version}
-                    for e in entries
+                    for e in found
                 ],
-                "not_loaded": [vars(plugin) for plugin in registry.quarantined],
+                "not_loaded": [vars(plugin) for plugin in not_loaded()],
+                "warnings": warnings,
             }
         )
         return
-    report_quarantined(registry)
-    print_table([("kind", "name", "from"), *((e.kind, e.name, f"{e.distribution} {e.version}") for e in entries)])
+    print_table([("kind", "name", "from"), *((e.kind, e.name, e.owner) for e in found)])
 
 
 @command.command("show")
@@ -51,59 +59,95 @@ def list_(kind: str | None, as_json: bool) -> None:
 @json_option
 def show(name: str, kind: str | None, as_json: bool) -> None:
     """Print what a plugin is: its description, options with defaults, and where it comes from."""
-    from rnnpipe.errors import UsageError, unknown_name
-    from rnnpipe.plugins import HOOKS, full_registry
+    from rnnpipe.plugins import full_registry
 
-    registry = full_registry()
-    report_quarantined(registry)
-    if kind is not None and kind not in HOOKS:
-        raise unknown_name("kind of plugin", kind, HOOKS)
-    found = [entry for each in HOOKS if kind in (None, each) for entry in registry.entries(each) if entry.name == name]
-    if not found:
-        error = unknown_name(
-            kind or "plugin", name, {e.name for k in HOOKS if kind in (None, k) for e in registry.entries(k)}
-        )
-        causes = "; ".join(map(str, registry.quarantined))
-        raise UsageError(f"{error} ({causes})") if causes else error
-    described = [_describe(entry) for entry in found]
+    report_quarantined(full_registry())
+    described = [_describe(entry) for entry in find(name, kind)]
     if as_json:
         print_json(described)
         return
     for number, facts in enumerate(described):
         if number:
             click.echo()
-        click.echo(f"{facts['kind']} {facts['name']}, from {facts['distribution']} {facts['version']}")
-        click.echo(facts["description"])
-        click.echo(f"options: {', '.join(facts['options']) or 'none'}")
-        if facts["state"]:
-            click.echo(f"state: {facts['state']}")
-        for backend, reason in facts["backends"].items():
-            click.echo(f"backend {backend}: {reason or 'takes it'}")
+        _print(facts)
+
+
+# How a person gives an option of a kind of plugin.
+_REACHED = {
+    "dataset": "--set data.dataset.OPTION=VALUE",
+    "cleaner": "--set text.cleaner.OPTION=VALUE, or --cleaner NAME:OPTION=VALUE",
+    "tokenizer": "--set text.tokenizer.OPTION=VALUE, or --tokenizer NAME:OPTION=VALUE",
+    "cell": "--set model.cell.OPTION=VALUE",
+    "encoder": "--set model.encoder.OPTION=VALUE",
+    "model": "--set model.name.OPTION=VALUE",
+    "initializer": "--set model.initializers.recurrent.OPTION=VALUE",
+    "optimizer": "--set training.optimizer.OPTION=VALUE",
+    "sampler": "--sampler NAME:OPTION=VALUE",
+    "backend": "none can be given",
+    "callback": "--set 'training.callbacks=[{name=\"NAME\", OPTION=VALUE}]'",
+    "trainer": "--set training.trainer.OPTION=VALUE",
+    "command": "on its command line",
+}
+
+
+def _print(facts: dict[str, Any]) -> None:
+    click.echo(f"{facts['kind']} {facts['name']}, from {facts['distribution']} {facts['version']}".rstrip())
+    click.echo(facts["description"])
+    click.echo(f"source: {facts['source']}")
+    if not facts["options"]:
+        click.echo("options: none")
+    else:
+        click.echo(f"options ({_REACHED[facts['kind']]}):")
+        print_table([(f"  {o['name']}", o["takes"], f"default {o['default']}") for o in facts["options"]])
+    if facts["kind"] == "cell":
+        click.echo(f"base class: {facts['base']}")
+        click.echo(f"state: {facts['state']}")
+    for backend, reason in facts["backends"].items():
+        click.echo(f"backend {backend}: {reason or 'takes it'}")
 
 
 def _describe(entry: Entry) -> dict[str, Any]:
-    from rnnpipe.options import list_options
-
     thing = entry.load()
-    reserved = {"cell": 2, "optimizer": 1, "encoder": 1, "initializer": 1, "callback": 1, "model": 3, "trainer": 3}
-    supplied = {"dropout", "tied", "window"} if entry.kind == "model" else set()
-    try:
-        options = list_options(thing, reserved.get(entry.kind, 0), supplied)
-    except ValueError:  # a builtin without a signature
-        options = []
     facts: dict[str, Any] = {
         "kind": entry.kind,
         "name": entry.name,
         "distribution": entry.distribution,
         "version": entry.version,
         "description": _description(thing),
-        "options": [str(option) for option in options],
+        "source": _source(entry, thing),
+        "options": [] if entry.kind == "command" else _options(entry, thing),
+        "base": "",
         "state": "",
         "backends": {},
     }
+    if entry.kind == "command":
+        facts["description"] = thing.get_short_help_str(limit=200) if isinstance(thing, click.Command) else ""
+        facts["options"] = [
+            {"name": max(p.opts, key=len), "takes": p.type.name, "default": "none" if p.default is None else p.default}
+            for p in getattr(thing, "params", [])
+            if isinstance(p, click.Option)
+        ]
     if entry.kind == "cell":
         facts |= _describe_cell(thing)
     return facts
+
+
+def _options(entry: Entry, thing: Any) -> list[dict[str, str]]:
+    from rnnpipe.options import describe, list_options
+    from rnnpipe.plugins import GIVEN, SUPPLIED
+
+    try:
+        options = list_options(thing, GIVEN.get(entry.kind, 0), set(SUPPLIED.get(entry.kind, ())))
+    except ValueError:  # a builtin without a signature
+        return []
+    return [
+        {
+            "name": option.name,
+            "takes": "anything" if option.annotation is None else describe(option.annotation),
+            "default": "none: it must be given" if option.default is inspect.Parameter.empty else repr(option.default),
+        }
+        for option in options
+    ]
 
 
 def _description(thing: Any) -> str:
@@ -112,22 +156,35 @@ def _description(thing: Any) -> str:
     return text.split("\n\n")[0] if getattr(thing, "__module__", "").startswith("torch.") else text
 
 
+def _source(entry: Entry, thing: Any) -> str:
+    """Return where a thing is defined: module:name, and the file with its line."""
+    place = f"{getattr(thing, '__module__', '?')}:{getattr(thing, '__qualname__', entry.name)}"
+    try:
+        return f"{place} ({inspect.getsourcefile(thing)}:{inspect.getsourcelines(thing)[1]})"
+    except (TypeError, OSError):  # an object without a source of its own
+        return place
+
+
+_INPUT_SIZE, _HIDDEN_SIZE = 7, 16  # of the cell that is built to read its state's shape off
+
+
 def _describe_cell(cell: Any) -> dict[str, Any]:
     import torch
 
-    from rnnpipe.plugins import full_registry
+    from rnnpipe.errors import UsageError
+    from rnnpipe.models.recurrent import Recurrent
 
-    registry = full_registry()
-    built = cell(3, 4)
-    names = {4: "H", 3: "I"}
-    shapes = {
-        name: "[B, " + ", ".join(names.get(size, str(size)) for size in shape) + "]"
-        for name, shape in built.state_shape.items()
-    }
-    x = torch.zeros(2, 1, 3)
-    return {
-        "state": ", ".join(f"{name} {shape}" for name, shape in shapes.items()),
-        "backends": {
-            name: registry.build("backend", name, {}).refusal([built], x, None) for name in registry.names("backend")
-        },
-    }
+    ours = [each.__name__ for each in cell.__mro__ if each.__module__ == "rnnpipe.cells.base"]
+    base = next((name for name in ours if not name.startswith("_")), "none of rnnpipe's")
+    try:
+        stack = Recurrent(cell, _INPUT_SIZE, _HIDDEN_SIZE)
+    except UsageError as error:  # an option without a default
+        return {"base": base, "state": f"depends on its options ({error})"}
+    shapes = _shapes(stack.cells()[0].state_shape.items())
+    return {"base": base, "state": shapes, "backends": stack.answers(torch.zeros(2, 1, _INPUT_SIZE))}
+
+
+def _shapes(leaves: Iterable[tuple[str, tuple[int, ...]]]) -> str:
+    """Return the shapes of a state by name, in the letters of the cell's contract."""
+    letters = {_HIDDEN_SIZE: "H", _INPUT_SIZE: "I"}
+    return ", ".join(f"{name} [{', '.join(['B', *(letters.get(n, str(n)) for n in shape)])}]" for name, shape in leaves)

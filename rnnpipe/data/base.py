@@ -1,4 +1,9 @@
-"""The three kinds of dataset. A dataset plugin implements one of these protocols; nothing is inherited."""
+"""The three kinds of dataset. A dataset plugin implements one of these protocols; nothing is inherited.
+
+No item of one part may stand in another one as well: a document of 100 characters or more, a sequence (its inputs and
+length), a pair. A dataset where that cannot be otherwise, as when all items there are are few, has an attribute
+`overlap: str` that says why.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +42,11 @@ class TextFileDataset(TextDataset, Protocol):
 
 @dataclass(frozen=True)
 class Sequences:
-    """Padded sequences: inputs [N, T, I] float32, targets [N, O] or [N, T, O], lengths [N] int64."""
+    """Padded sequences: inputs [N, T, I] float32, targets [N, O] or [N, T, O], lengths [N] int64, from 1 to T.
+
+    Targets are float32, between 0 and 1 for binary cross-entropy, and for cross-entropy the classes as int64. Behind
+    the length of a sequence its inputs, and its targets if it has one for every timestep, are 0.
+    """
 
     inputs: npt.NDArray[np.float32]
     targets: npt.NDArray[np.float32 | np.int64]

@@ -22,7 +22,12 @@ class Rows:
 
 
 class Sampler(Protocol):
-    """Changes logits [B, V], in float64, so that a row's result depends on that row alone."""
+    """Changes logits [B, V], in float64, so that a row's result depends on that row alone.
+
+    A sampler may also have a method `probabilities(shares)` from the model's probabilities of the tokens, [V] float64,
+    to those with which they shall be drawn. `rnnpipe plugins check` then holds what is drawn against it, and against
+    `adjust` otherwise.
+    """
 
     def adjust(self, logits: Tensor, rows: Rows) -> Tensor:
         """Return the adjusted logits; -inf forbids a token."""

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnnpipe.backends.base import Backend, choose
+from rnnpipe.backends.base import Backend, Unavailable, choose, refusal_of
 from rnnpipe.cells.base import Cell, State
-from rnnpipe.errors import UsageError
+from rnnpipe.errors import PluginError, RnnpipeError, UsageError
 
 States = tuple[State, ...]  # one per layer; with two directions: layer 0 forward, layer 0 reverse, layer 1 forward, ...
 
@@ -142,6 +142,10 @@ class Recurrent(nn.Module):
         backend, refused = choose(self.backends, self.backend, self.cells(), x, lengths)
         return backend.name, refused
 
+    def answers(self, x: Tensor, lengths: Tensor | None = None) -> dict[str, str | None]:
+        """Return, for each backend by name, None if it would run `x` through the whole stack, or why it refuses."""
+        return {backend.name: refusal_of(backend, self.cells(), x, lengths) for backend in self.backends}
+
 
 def flip(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Return x [T, B, ...] with each sequence reversed in time within its length; padding stays where it is."""
@@ -176,4 +180,14 @@ def _registered_backends() -> list[Backend]:
     from rnnpipe.plugins import full_registry
 
     registry = full_registry()
-    return [registry.build("backend", name, {}) for name in registry.names("backend")]
+    built: list[Backend] = []
+    for name in registry.names("backend"):
+        try:
+            backend: Backend = registry.build("backend", name, {})
+            if backend.name != name:
+                raise PluginError(f"calls itself '{backend.name}', but is registered as '{name}'")
+            float(backend.priority)  # is there, and is a number
+        except (RnnpipeError, AttributeError, TypeError) as error:  # a plugin's fault: the others serve
+            backend = Unavailable(name, str(error))
+        built.append(backend)
+    return built

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -63,9 +62,9 @@ def check_names(config: Config) -> None:
     registry = full_registry()
     assert config.text.cleaner is not None and config.text.tokenizer is not None, "the configuration is resolved"
     load_rules(config.text.cleaner, config.text.tokenizer)
-    registry.get("trainer", config.training.trainer.name)
-    for name in config.training.callbacks:
-        bind_options(registry.get("callback", name), {}, f"callback '{name}'", reserved=1)
+    registry.bind("trainer", config.training.trainer.name, config.training.trainer.options, given=3)
+    for named in config.training.callbacks:
+        registry.bind("callback", named.name, named.options, given=1)
     model = build_model(config, vocab_size=16)
     build_optimizer(config.training.optimizer, model)
     resolve_numerics(config, model)
@@ -73,16 +72,14 @@ def check_names(config: Config) -> None:
 
 def _initializers(model: ModelConfig) -> Mapping[str, Callable[[Any], object]]:
     registry = full_registry()
-    chosen = {}
+    chosen: dict[str, Callable[[Any], object]] = {}
     for kind, named in model.initializers.items():
         if kind not in KINDS:
             raise UsageError(
                 f"model.initializers.{kind}: no such kind of parameter.{did_you_mean(kind, KINDS)} "
                 f"Accepted: {', '.join(KINDS)}."
             )
-        function = registry.get("initializer", named.name)
-        options = bind_options(function, named.options, f"initializer '{named.name}'", reserved=1)
-        chosen[kind] = partial(function, **options)
+        chosen[kind] = registry.bind("initializer", named.name, named.options, given=1)
     return chosen
 
 

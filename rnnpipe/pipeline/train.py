@@ -56,7 +56,7 @@ def train(
     if checkpoint is not None:
         config = replace(config, numerics=load_config(folder / CONFIG).numerics)
     registry = full_registry()
-    trainer: Trainer = registry.get("trainer", config.training.trainer.name)
+    trainer: Trainer = registry.bind("trainer", config.training.trainer.name, config.training.trainer.options, given=3)
     vocabulary = tokens.vocabulary()
     train_ids, valid_ids = split_tokens(config, tokens, report)
     seed_everything(config.runtime.seed)
@@ -77,7 +77,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / DICTIONARY, vocabulary.to_bytes())
     write_bytes(folder / CONFIG, dump_config(config))
-    built = [registry.build("callback", name, {}, folder) for name in config.training.callbacks]
+    built = [registry.build("callback", named.name, named.options, folder) for named in config.training.callbacks]
     task = Task(
         model=model,
         train=train_ids,

@@ -48,11 +48,20 @@ class ByteTable:
 
 @dataclass(frozen=True)
 class Cleaner:
-    """Ordered rules. `joiner` goes between two cleaned blocks of a text: nothing where line ends are kept."""
+    """Ordered rules. `joiner` goes between two cleaned blocks of a text: nothing where line ends are kept.
+
+    `idempotent` says that cleaning its own output again changes nothing.
+    """
 
     rules: tuple[Rule, ...]
     joiner: str = ""
     byte_table: ByteTable | None = None
+    idempotent: bool = False
+
+    def between(self, before: str, after: str) -> str:
+        """Return what parts two cleaned blocks of a text in a file: a blank at least, if the rules took it away."""
+        parted = not self.rules or before[-1:].isspace() or after[:1].isspace()
+        return "" if parted else self.joiner or " "
 
     def clean(self, text: str, report: CleaningReport | None = None) -> str:
         """Return `text` after all rules; add what each did to `report`."""
@@ -164,6 +173,7 @@ def ascii_words() -> Cleaner:
         ),
         joiner=" ",
         byte_table=_ascii_table(),
+        idempotent=True,
     )
 
 
@@ -247,9 +257,9 @@ def unicode_words(
             lambda text: _keep_words(text, punctuation),
         ),
     ]
-    return Cleaner(rules=tuple(rules))
+    return Cleaner(rules=tuple(rules), idempotent=True)
 
 
 def none() -> Cleaner:
     """Leave the text as it is (line ends become newlines and a byte-order mark goes when a file is read)."""
-    return Cleaner(rules=())
+    return Cleaner(rules=(), idempotent=True)

@@ -71,8 +71,7 @@ def write_clean(
             totals.characters_in += read.characters
             totals.mended_bytes += read.mended
             if cleaned:
-                parted = written > start and cleaner.rules and not (last.isspace() or cleaned[0].isspace())
-                write((cleaner.joiner or " ") + cleaned if parted else cleaned)
+                write(cleaner.between(last, cleaned) + cleaned if written > start else cleaned)
             progress(block.stop - block.start)
         if cleaner.rules and written > start and last != "\n":
             write("\n")

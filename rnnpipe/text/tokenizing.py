@@ -10,12 +10,15 @@ from dataclasses import dataclass
 class Tokenizer:
     """`split` cuts a text into tokens, `join` makes a text of tokens.
 
-    `by_character` says that the tokens are exactly the characters, which lets counting and encoding run on arrays.
+    The tokens of a text, joined, must be split into the same tokens again, and `split` must not look across line ends:
+    texts are counted and encoded in blocks that end there. `by_character` says that the tokens are exactly the
+    characters, which lets counting and encoding run on arrays; `lossless` that `join(split(text))` is any text itself.
     """
 
     split: Callable[[str], list[str]]
     join: Callable[[Iterable[str]], str]
     by_character: bool = False
+    lossless: bool = False
 
 
 def whitespace() -> Tokenizer:
@@ -25,4 +28,4 @@ def whitespace() -> Tokenizer:
 
 def characters() -> Tokenizer:
     """Every character (Unicode code point), line ends included."""
-    return Tokenizer(split=list, join="".join, by_character=True)
+    return Tokenizer(split=list, join="".join, by_character=True, lossless=True)

@@ -1,9 +1,10 @@
-"""The cell against its equations, and against itself cut in two."""
+"""The cell against its equations and against itself cut in two, and the conformance checks."""
 
 import torch
 from rnnpipe_mingru import MinGRU
 
 from rnnpipe import Recurrent
+from rnnpipe.testing import check_cell
 
 
 def test_equations():
@@ -29,3 +30,7 @@ def test_two_halves_equal_the_whole():
     first, state = rnn(x[:3])
     second, _ = rnn(x[3:], state)
     torch.testing.assert_close(torch.cat((first, second)), whole)
+
+
+def test_conformance():
+    check_cell(MinGRU)

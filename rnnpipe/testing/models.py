@@ -1,0 +1,250 @@
+"""The checks of a model: shapes, the carried state, generation step by step, and what training needs of it.
+
+Shapes: T timesteps, B batch, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rnnpipe.errors import UsageError
+from rnnpipe.models.encoders import Embedding
+from rnnpipe.models.language_model import LanguageModel
+from rnnpipe.models.recurrent import Recurrent, States
+from rnnpipe.testing.modules import expect_every_gradient, expect_same_parameters
+from rnnpipe.testing.report import Check, Failure, Finding, require
+from rnnpipe.testing.tensors import Pair, describe, expect_near, expect_same, expect_shape
+from rnnpipe.testing.things import attempt, build, in_order, require_reachable, resolve, seeded, seeded_check
+from rnnpipe.training.checkpoints import load_checkpoint, save_checkpoint
+
+V = 11
+SIZES = ((1, 1), (2, 3), (7, 3))  # T, B
+
+
+def check_model(thing: str | Callable[..., LanguageModel], /, **options: Any) -> list[Finding]:
+    """Check a model, given by its factory or by its registered name, built with `options`.
+
+    Raises ConformanceError with every check that failed.
+    """
+    factory, name = resolve("model", thing)
+    return require(f"model '{name}'", checks(factory, options))
+
+
+def checks(thing: Any, options: Mapping[str, Any]) -> list[Check]:
+    """Return the checks of a model."""
+    subject = _Subject(thing, options)
+    rest = {
+        "shapes": shapes,
+        "carried state": carried_state,
+        "prime and step": prime_and_step,
+        "windows": windows,
+        "tied readout": tied_readout,
+        "determinism": determinism,
+        "dropout": dropout,
+        "gradients": gradients,
+        "save and load": save_and_load,
+    }
+    return in_order(
+        seeded_check("contract", contract, subject),
+        [seeded_check(name, function, subject) for name, function in rest.items()],
+    )
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A factory of models and the options that it is called with."""
+
+    factory: Any
+    options: Mapping[str, Any]
+
+    def build(self, *, seed: int = 0, **supplied: Any) -> LanguageModel:
+        """Return a small model in float64, in evaluation mode, its parts as the pipeline gives them."""
+        with seeded(seed):
+            encoder = Embedding(V, size=6)
+            recurrent = Recurrent("gru", 6, 5, 2)  # without dropout of its own, so that the model's shows
+            given = {"dropout": 0.0, "tied": False, "window": None, **supplied}
+            built: LanguageModel = build("model", self.factory, self.options, encoder, recurrent, V, **given)
+        if not isinstance(built, nn.Module):
+            raise Failure("a torch module", describe(built), ", ".join(f"{name}={v}" for name, v in given.items()))
+        return built.double().eval()
+
+
+def contract(subject: _Subject) -> str:
+    """It is built from encoder, recurrent stack and vocabulary size, and keeps them for what runs it."""
+    require_reachable(subject.factory, reserved=3)
+    model = subject.build()
+    for name, kind in (("encoder", Embedding), ("recurrent", Recurrent)):
+        part = getattr(model, name, None)
+        if not isinstance(part, kind):
+            raise Failure(f"its {name} as `{name}`", repr(part), "dropout=0, not tied, no window")
+    for name, value, window in (("vocab_size", V, None), ("window", None, None), ("window", 3, 3)):
+        kept = getattr(subject.build(window=window), name, "nothing")
+        if kept != value:
+            raise Failure(f"{name}={value}", repr(kept), f"window={window}")
+    return f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters"
+
+
+def _ids(T: int, B: int) -> Tensor:
+    return torch.randint(V, (T, B), generator=torch.Generator().manual_seed(0))
+
+
+def shapes(subject: _Subject) -> str:
+    """Logits are [T, B, V], a vocabulary's for each timestep, and the state is one that the next call takes."""
+    model = subject.build()
+    for T, B in SIZES:
+        with torch.no_grad(), attempt("logits and a state to go on from", f"T={T}, B={B}"):
+            logits, state = model(_ids(T, B))
+            expect_shape("logits", logits, (T, B, V), torch.float64, f"T={T}, B={B}")
+            logits, _ = model(_ids(T, B), state)
+            expect_shape("logits from a carried state", logits, (T, B, V), torch.float64, f"T={T}, B={B}")
+    return f"logits [T, B, {V}] over {len(SIZES)} sizes"
+
+
+def carried_state(subject: _Subject) -> str:
+    """A text in two pieces, the state carried between them, gives the logits and the state of one pass."""
+    model, largest = subject.build(), 0.0
+    for T, B in SIZES[1:]:
+        ids, case = _ids(T, B), f"T={T}, B={B}, cut at 1"
+        with torch.no_grad(), attempt("two calls with the state between them", case):
+            whole, final = model(ids)
+            first, between = model(ids[:1])
+            second, end = model(ids[1:], between)
+        pairs = [("logits", torch.cat((first, second)), whole), *_states(end, final)]
+        largest = max(largest, expect_near(pairs, "that of one pass", case))
+    return f"largest difference {largest:.1e}"
+
+
+def _states(ours: States, theirs: States) -> list[Pair]:
+    return [
+        (f"state {layer}.{leaf}", mine, other)
+        for layer, (own, others) in enumerate(zip(ours, theirs, strict=True))
+        for leaf, (mine, other) in enumerate(zip(own, others, strict=True))
+    ]
+
+
+def prime_and_step(subject: _Subject) -> str:
+    """`prime` of padded prompts, then `step` by token, gives the logits of `forward` over each text alone."""
+    largest = 0.0
+    for window in (None, 3):
+        model = subject.build(window=window)
+        for T, B in SIZES:
+            largest = max(largest, _generate_beside_forward(model, T, B))
+    return f"largest difference {largest:.1e}, with and without a window"
+
+
+def _generate_beside_forward(model: LanguageModel, T: int, B: int) -> float:
+    lengths = torch.arange(B) % T + 1
+    prompts, more = _ids(T, B), _ids(4, B).flip(0)
+    case = f"window={model.window}, T={T}, B={B}, lengths {lengths.tolist()}"
+    with torch.no_grad(), attempt("prime, then step", case):
+        logits, state = model.prime(prompts, lengths)
+        found = [logits]
+        for tokens in more:
+            logits, state = model.step(tokens.clone(), state)
+            found.append(logits)
+        pairs = []
+        for row, length in enumerate(lengths.tolist()):
+            text = torch.cat((prompts[:length, row], more[:, row]))
+            for steps, logits in enumerate(found):
+                expected = _behind(model, text[: length + steps])
+                pairs.append((f"logits of row {row} after {steps} steps", logits[row], expected))
+    return expect_near(pairs, "those of forward over that text alone", case)
+
+
+def _behind(model: LanguageModel, text: Tensor) -> Tensor:
+    """Return the logits [V] of the token behind a text, by `forward`."""
+    if model.window is None:
+        logits: Tensor = model(text[:, None])[0][-1, 0]
+    else:
+        logits = model(text[-model.window :, None])[0][0]
+    return logits
+
+
+def windows(subject: _Subject) -> str:
+    """With a window, logits are [B, V], those of the token behind it, whatever stands past a row's length."""
+    largest = 0.0
+    for T, B in SIZES:
+        model, ids, case = subject.build(window=T), _ids(T, B), f"window={T}, B={B}"
+        lengths = torch.arange(B) % T + 1
+        with torch.no_grad(), attempt("logits of windows, with lengths and without", case):
+            expect_shape("logits", model(ids)[0], (B, V), torch.float64, case)
+            logits = model(ids, lengths=lengths)[0]
+            alone = [model(ids[:length, row : row + 1])[0][0] for row, length in enumerate(lengths.tolist())]
+        expect_shape("logits with lengths", logits, (B, V), torch.float64, case)
+        pairs = [(f"logits of row {row}", logits[row], expected) for row, expected in enumerate(alone)]
+        largest = max(largest, expect_near(pairs, "those of that row alone", f"{case}, lengths {lengths.tolist()}"))
+    return f"logits [B, {V}], largest difference {largest:.1e}"
+
+
+def tied_readout(subject: _Subject) -> str:
+    """`tied` leaves no readout matrix of its own [V, ·], or is refused in words."""
+    case = f"tied, V={V}, embedding 6, hidden size 5"
+    try:
+        model = subject.build(tied=True)
+    except UsageError as refusal:
+        return f"refused: {refusal}"
+    with torch.no_grad(), attempt("logits with a tied readout", case):
+        expect_shape("logits", model(_ids(2, 3))[0], (2, 3, V), torch.float64, case)
+    own = [n for n, p in model.named_parameters() if p.dim() == 2 and p.shape[0] == V and not n.startswith("encoder.")]
+    if own:
+        raise Failure("no matrix over the vocabulary but the embedding's", ", ".join(own), case)
+    return "the embedding's weight is the readout's"
+
+
+def determinism(subject: _Subject) -> str:
+    """The same seed gives the same parameters, the same input the same bits; in training too, under a seed."""
+    expect_same_parameters(subject.build, "from seed 0")
+    model = subject.build(dropout=0.5)
+    for T, B in SIZES:
+        for training in (False, True):
+            logits = []
+            for _ in range(2):
+                if training:
+                    torch.manual_seed(0)
+                logits.append(model.train(training)(_ids(T, B))[0])
+            mode = "training, from the same seed" if training else "evaluation"
+            expect_same([("logits", *logits)], "those of the first time", f"T={T}, B={B}, {mode}")
+    return "the same bits, parameters and logits"
+
+
+def dropout(subject: _Subject) -> str:
+    """Dropout changes the logits in training and not in evaluation."""
+    plain, dropping = subject.build(), subject.build(dropout=0.5)
+    dropping.load_state_dict(plain.state_dict())
+    for T, B in SIZES:
+        with torch.no_grad():
+            logits = plain(_ids(T, B))[0]
+            evaluated = dropping.eval()(_ids(T, B))[0]
+            trained = dropping.train()(_ids(T, B))[0]
+        case = f"dropout=0.5, T={T}, B={B}"
+        expect_same([("logits in evaluation", evaluated, logits)], "those without dropout", case)
+        if torch.equal(trained, logits):
+            raise Failure("other logits in training than in evaluation", "the same", case)
+    return "on in training, off in evaluation"
+
+
+def gradients(subject: _Subject) -> str:
+    """Every parameter gets a gradient that is not zero throughout."""
+    model = subject.build()
+    logits, _ = model(_ids(7, 3))
+    return expect_every_gradient(model, logits, "T=7, B=3")
+
+
+def save_and_load(subject: _Subject) -> str:
+    """A checkpoint loaded into a model of another seed gives the same bits."""
+    model, other = subject.build(), subject.build(seed=1)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = load_checkpoint(save_checkpoint(Path(folder), 1, model.state_dict(), (), {})).weights()
+    other.load_state_dict(weights)
+    for T, B in SIZES:
+        with torch.no_grad():
+            ours, expected = other(_ids(T, B))[0], model(_ids(T, B))[0]
+        expect_same([("logits", ours, expected)], "those of the saved model", f"T={T}, B={B}")
+    return f"the same bits from {len(weights)} tensors"

@@ -1,0 +1,53 @@
+"""A task that trains in a moment, for the checks of callbacks and trainers."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rnnpipe.config import TrainingConfig
+from rnnpipe.models.encoders import Embedding
+from rnnpipe.models.language_model import LanguageModel
+from rnnpipe.models.recurrent import Recurrent
+from rnnpipe.pipeline.build import build_optimizer
+from rnnpipe.testing.report import Failure
+from rnnpipe.testing.things import seeded
+from rnnpipe.training.checkpoints import Checkpoint, list_steps, load_checkpoint
+from rnnpipe.training.trainers import Task
+
+V = 7
+STEPS = 6
+CASE = f"{STEPS} steps of 2 x 5 tokens, vocabulary {V}, an evaluation every 3 steps"
+
+
+def tiny_task(folder: Path, *, seed: int = 0, resume: Checkpoint | None = None) -> Task:
+    """Return a task on random ids: a small language model with dropout, so that a random number more or less shows."""
+    with seeded(seed):
+        recurrent = Recurrent("gru", 4, 5, 2, dropout=0.2)
+        model = LanguageModel(Embedding(V, size=4), recurrent, V, dropout=0.2)
+    config = TrainingConfig(batch_size=2, bptt=5, epochs=0, max_steps=STEPS, evaluate_every=3, log_every=2)
+    ids = np.random.default_rng(0).integers(0, V, 240).astype(np.uint8)
+    return Task(
+        model=model,
+        train=ids[:200],
+        valid=ids[200:],
+        config=config,
+        make_optimizer=partial(build_optimizer, config.optimizer),
+        device=torch.device("cpu"),
+        precision="float32",
+        seed=0,
+        folder=folder,
+        record={"dictionary": "none"},
+        resume=resume,
+    )
+
+
+def newest(folder: Path) -> Checkpoint:
+    """Return the newest checkpoint of a task's folder; raise Failure if there is none, InputError if it is damaged."""
+    steps = list_steps(folder / "checkpoints")
+    if not steps:
+        raise Failure("a checkpoint in the folder `checkpoints` of the task's", "none", CASE)
+    return load_checkpoint(folder / "checkpoints" / f"step-{steps[-1]}")
