@@ -7,12 +7,15 @@ this, so that listing names imports nothing).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pluggy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from torch import nn
+    from torch.optim import Optimizer
 
     from rnnpipe.backends.base import Backend
     from rnnpipe.cells.base import Cell
@@ -55,22 +58,22 @@ def register_cells() -> Mapping[str, type[Cell] | str]:  # type: ignore[empty-bo
 
 
 @hookspec
-def register_encoders() -> Mapping[str, Callable[..., Any] | str]:  # type: ignore[empty-body]
+def register_encoders() -> Mapping[str, Callable[..., nn.Module] | str]:  # type: ignore[empty-body]
     """Name the encoders: modules from token ids to the network's input."""
 
 
 @hookspec
-def register_models() -> Mapping[str, Callable[..., Any] | str]:  # type: ignore[empty-body]
+def register_models() -> Mapping[str, Callable[..., nn.Module] | str]:  # type: ignore[empty-body]
     """Name the models: modules from encoded input to logits."""
 
 
 @hookspec
-def register_initializers() -> Mapping[str, Callable[..., Any] | str]:  # type: ignore[empty-body]
+def register_initializers() -> Mapping[str, Callable[..., object] | str]:  # type: ignore[empty-body]
     """Name the initializers: functions that fill a parameter in place."""
 
 
 @hookspec
-def register_optimizers() -> Mapping[str, Callable[..., Any] | str]:  # type: ignore[empty-body]
+def register_optimizers() -> Mapping[str, Callable[..., Optimizer] | str]:  # type: ignore[empty-body]
     """Name the optimizers: factories that take the parameters first."""
 
 

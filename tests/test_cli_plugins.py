@@ -280,6 +280,45 @@ def test_with_twenty_plugins_the_help_imports_none(tmp_path: Path):
     assert len(list(tmp_path.glob("*.seen"))) == 20
 
 
+def test_bad_packages_installed_together_cost_a_person_nothing(tmp_path: Path):
+    """Three broken, two that clash, one entry-point name twice; each command in a process of its own."""
+    cell = (
+        "from rnnpipe import hookimpl\n@hookimpl\ndef register_cells():\n    return {NAME: 'rnnpipe.cells.gru:GRU'}\n"
+    )
+    site = tmp_path / "site"
+    write_plugin(site, "no-import", "no_import", "import flux_capacitor")
+    write_plugin(site, "leaver", "leaver", "raise SystemExit(0)")
+    write_plugin(site, "misspelt", "misspelt", cell.replace("register_cells", "register_cels"))
+    write_plugin(site, "clash-one", "clash_one", cell.replace("NAME", "'flux'"))
+    write_plugin(site, "clash-two", "clash_two", cell.replace("NAME", "'flux'"))
+    write_plugin(site, "same-one", "same_one", cell.replace("NAME", "'first'"), point="same")
+    write_plugin(site, "same-two", "same_two", cell.replace("NAME", "'second'"), point="same")
+    environment = {"PYTHONPATH": str(site)}
+    listed = spawn("plugins", "list", environment=environment)
+    assert listed.code == 0
+    warnings = listed.err.splitlines()
+    assert len(warnings) == 4, listed.err
+    for reason in (
+        "'same' is declared by same-one 1.0 and by same-two 1.0; all are loaded",
+        "plugin 'leaver' of leaver 1.0 is not loaded: SystemExit: 0",
+        "plugin 'misspelt' of misspelt 1.0 is not loaded: implements 'register_cels', which is no hook. Did you mean",
+        "plugin 'no_import' of no-import 1.0 is not loaded: ModuleNotFoundError: No module named 'flux_capacitor'",
+    ):
+        assert reason in listed.err
+    train = ("train", KITCHEN, "-o", tmp_path / "run", *settings(training__max_steps=1), "--cell")
+    for name, code, message in (
+        ("lstm", 0, ""),
+        ("second", 0, ""),
+        ("flux", 2, "cell 'flux' is claimed by clash-one 1.0 and clash-two 1.0. Uninstall one"),
+        ("warp", 2, ", second. (plugin 'leaver' of leaver 1.0 is not loaded: SystemExit: 0; plugin 'misspelt'"),
+    ):
+        result = spawn(*train, name, "--overwrite", environment=environment)
+        assert result.code == code, result
+        assert [line for line in result.err.splitlines() if line.startswith("warning: ")] == warnings
+        assert message in result.err
+    assert spawn("clean", KITCHEN, "-o", tmp_path / "corpus", environment=environment).err.count("warning") == 0
+
+
 # --- check ---
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +11,14 @@ from pathlib import Path
 import pytest
 from cli import write_plugin
 
-from rnnpipe import hookspecs
+from rnnpipe import hookspecs, testing
 from rnnpipe.errors import PluginError, UsageError
 from rnnpipe.plugins import HOOKS, Registry, forget, full_registry, text_registry
 from rnnpipe.plugins.discovery import file_source
+from rnnpipe.scaffold import KINDS as SCAFFOLDS
+from rnnpipe.testing import KINDS
+
+ROOT = Path(__file__).resolve().parent.parent
 
 IMPORT = "from rnnpipe import hookimpl\n"
 CLEANER = IMPORT + "@hookimpl\ndef register_cleaners():\n    return {'mine': 'rnnpipe.text.cleaning:none'}\n"
@@ -82,7 +88,7 @@ def test_a_broken_plugin_is_quarantined(name: str, site: Path) -> None:
     assert (quarantined.distribution, quarantined.version) == (f"{name}-dist", "1.0")
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(quarantined.reason)
-    assert registry.names("cell") == ["elman", "gru", "lstm", "mine"]
+    assert {"elman", "gru", "lstm", "mine"} <= set(registry.names("cell"))
     with pytest.raises(UsageError, match=f"unknown cell 'another'.*plugin 'broken_{name}' of {name}-dist 1.0 is not"):
         registry.entry("cell", "another")
     with pytest.raises(PluginError, match=r"cell 'mine' of good 1\.0: cannot import 'good:nothing': AttributeError"):
@@ -270,14 +276,28 @@ def test_a_failed_file_leaves_no_module_behind(tmp_path: Path) -> None:
 # --- hooks ---
 
 
-def test_every_hook_is_documented_and_has_an_example() -> None:
-    registry = full_registry()
-    specified = {name for name in vars(hookspecs) if name.startswith("register_")}
-    assert specified == set(HOOKS.values())
-    for kind, hook in HOOKS.items():
-        documentation = getattr(hookspecs, hook).__doc__
-        assert documentation and documentation.endswith("."), hook
-        assert registry.entries(kind), f"no built-in {kind} shows what {hook} is for"
+def test_every_hook_is_specified_once() -> None:
+    assert {name for name in vars(hookspecs) if name.startswith("register_")} == set(HOOKS.values())
+    assert set(KINDS) == {*HOOKS, "command"} == set(SCAFFOLDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_documented_has_an_example_and_is_tested(kind: str) -> None:
+    if kind in HOOKS:
+        documentation = getattr(hookspecs, HOOKS[kind]).__doc__
+        assert documentation and re.fullmatch(r"Name the \w[^\n]*\.", documentation), "one verb phrase"
+        annotations = inspect.get_annotations(getattr(hookspecs, HOOKS[kind]))
+        assert annotations["return"].startswith("Mapping[str, ") and "Any" not in annotations["return"]
+        assert full_registry().entries(kind), f"no built-in {kind} shows what its hook is for"
+        assert f"| `{HOOKS[kind]}` |" in (ROOT / "README.md").read_text()
+    assert f"| `{kind}` |" in (ROOT / "plugins" / "README.md").read_text()
+    templates = ROOT / "rnnpipe" / "scaffold" / "templates"
+    assert {f"{kind}.py.txt", f"test_{kind}.py.txt"} <= {path.name for path in templates.iterdir()}
+    assert callable(getattr(testing, f"check_{kind}"))
+    tested = [
+        path.name for path in (ROOT / "tests").glob("test_conformance_*.py") if f"check_{kind}" in path.read_text()
+    ]
+    assert tested, f"no test gives check_{kind} a plugin that breaks its contract"
 
 
 @pytest.mark.parametrize("kind", HOOKS)

@@ -226,11 +226,11 @@ def speed(subject: Subject) -> str:
     networks = [Recurrent(subject.cell, H, H, **subject.options), Recurrent("lstm", H, H)]
     x = torch.randn(T, B, H, requires_grad=True)  # a cell may have no parameters
     seconds: list[list[float]] = [[], []]
-    for turn in range(6):
+    for turn in range(12):
         for rnn, times in zip(networks, seconds, strict=True):
             begun = time.perf_counter()
             rnn(x)[0].sum().backward()
-            if turn:  # the first warms up
+            if turn > 1:  # the first two warm up
                 times.append(time.perf_counter() - begun)
     own, lstm = map(statistics.median, seconds)
     by, lstm_by = (rnn.backend_used for rnn in networks)
