@@ -51,15 +51,16 @@ def _seed(seed: int) -> None:
 def put_back() -> Iterator[None]:
     """Leave the generators, and torch's default dtype, as they were."""
     python, numpy, torch = random.getstate(), np.random.get_state(), sys.modules.get("torch")
-    of_torch = (torch.get_rng_state(), torch.get_default_dtype()) if torch else None
+    dtype = torch.get_default_dtype() if torch else None
+    devices = range(torch.cuda.device_count()) if torch else ()
     try:
-        yield
+        with torch.random.fork_rng(devices) if torch else contextlib.nullcontext():
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
-        if torch and of_torch:
-            torch.set_rng_state(of_torch[0])
-            torch.set_default_dtype(of_torch[1])
+        if torch:
+            torch.set_default_dtype(dtype)
 
 
 def undisturbed(checks: Iterable[Check]) -> list[Check]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from rnnpipe.options import bind_options, list_options
 from rnnpipe.plugins import full_registry
+from rnnpipe.testing.randomness import put_back
 from rnnpipe.testing.report import Check, Failure, Skipped
 
 
@@ -85,17 +85,8 @@ def seeded_check(name: str, function: Callable[..., str], *given: Any) -> Check:
 @contextlib.contextmanager
 def seeded(seed: int = 0) -> Iterator[None]:
     """Seed the generators of Python, NumPy and torch, and put all three and the default dtype back behind it."""
-    import numpy as np  # inside: the checks of cleaners and tokenizers need neither
-    import torch
+    from rnnpipe.runtime import seed_everything  # inside: the checks of cleaners and tokenizers need no torch
 
-    from rnnpipe.runtime import seed_everything
-
-    python, numpy, dtype = random.getstate(), np.random.get_state(), torch.get_default_dtype()
-    try:
-        with torch.random.fork_rng(range(torch.cuda.device_count())):
-            seed_everything(seed)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_default_dtype(dtype)
+    with put_back():
+        seed_everything(seed)
+        yield
