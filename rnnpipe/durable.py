@@ -14,11 +14,19 @@ import json
 import math
 import os
 import shutil
+import stat
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from rnnpipe.errors import InputError
+
+# Small files can ask for much memory: a list of empty lists takes 25 times its size. These keep it under 500 MB.
+JSON_BYTES = 48 << 20
+JSON_VALUES = 1 << 22
+TOML_BYTES = 1 << 20
+_TOML_DOTS = 200
 
 
 def fsync_path(path: Path) -> None:
@@ -163,20 +171,49 @@ def sha256_file(path: Path, start: int = 0, stop: int | None = None) -> str:
     return digest.hexdigest()
 
 
-def read_json(path: Path, limit_bytes: int = 1 << 26) -> Any:
-    """Return the value in a JSON file of at most `limit_bytes`; raise InputError naming the file, line and column."""
+def read_bounded(path: Path, limit_bytes: int) -> bytes:
+    """Return the bytes of an ordinary file of at most `limit_bytes`; raise InputError before a longer one is read."""
     path = Path(path)
-    size = path.stat().st_size
-    if size > limit_bytes:
-        raise InputError(f"{path}: {size} bytes, more than the {limit_bytes} that such a file may have.")
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a device has no end, and a pipe may never begin
+        raise InputError(f"{path}: is no ordinary file.")
+    if status.st_size > limit_bytes:
+        raise InputError(f"{path}: {status.st_size} bytes, more than the {limit_bytes} that such a file may have.")
+    with path.open("rb") as file:
+        return file.read(status.st_size)
+
+
+def parse_json(data: bytes, place: str) -> Any:
+    """Return the value in JSON of at most JSON_VALUES values; raise InputError naming the place, line and column."""
+    if sum(map(data.count, (b",", b"[", b"{"))) > JSON_VALUES:
+        raise InputError(f"{place}: more than the {JSON_VALUES} values that such a record may have.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8; this is not a JSON file of rnnpipe.") from None
+        raise InputError(f"{place}: byte {error.start} is not UTF-8; this is not a JSON file of rnnpipe.") from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg} (not valid JSON).") from None
+        raise InputError(f"{place}, line {error.lineno}, column {error.colno}: {error.msg} (not valid JSON).") from None
     except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
-        raise InputError(f"{path}: not JSON that can be read: {error}.") from None
+        raise InputError(f"{place}: not JSON that can be read: {error}.") from None
+
+
+def read_json(path: Path, limit_bytes: int = JSON_BYTES) -> Any:
+    """Return the value in a JSON file of at most `limit_bytes`; raise InputError naming the file, line and column."""
+    return parse_json(read_bounded(path, limit_bytes), str(path))
+
+
+def read_toml(path: Path, limit_bytes: int = TOML_BYTES) -> dict[str, Any]:
+    """Return the tables of a TOML file of at most `limit_bytes`; raise InputError naming the file and the line."""
+    data = read_bounded(path, limit_bytes)
+    # Time and memory of Python's reader grow with the square of the parts of a dotted key.
+    if any(line.count(b".") > _TOML_DOTS for line in data.splitlines()):
+        raise InputError(f"{path}: a line with more than {_TOML_DOTS} dots; no key is that deep. Break the line.")
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8; TOML is UTF-8.") from None
+    except (ValueError, RecursionError) as error:  # TOML that is not, or a number of thousands of digits
+        raise InputError(f"{path}: not valid TOML: {error}.") from None
 
 
 def read_record(path: Path, format_name: str, version: int) -> dict[str, Any]:
