@@ -38,11 +38,12 @@ from rnnpipe.training.trainers import Task
 def fit(task: Task, callbacks: Sequence[Callback], should_stop: Callable[[], bool]) -> TrainState:
     """Train the task's model; return where training ended.
 
-    Raises DivergedError at the first step whose loss or gradient is not finite, with the state before that step saved,
-    and Interrupted, saved as well, once `should_stop()` is true.
+    Raises DivergedError at the first step whose loss or gradient is not finite, with the state before that step saved
+    (such a step is left out and counted if the configuration says so), and Interrupted, saved as well, once
+    `should_stop()` is true.
     """
     task.folder.mkdir(parents=True, exist_ok=True)
-    kept = task.resume.state["metrics"] if task.resume else None
+    kept = task.resume.metrics if task.resume else None
     with MetricsWriter(task.folder, kept) as metrics:
         return _Fit(task, callbacks, metrics).run(should_stop)
 
@@ -79,8 +80,10 @@ class _Fit:
         self.best: float | None = None
         self.best_step: int | None = None
         self.evaluations_without_gain = 0
-        self.stopped_early = False
+        self.skipped = 0
+        self.losses_taken = 0  # by the optimizer in this step: behind the first one it may have moved the weights
         self.saved_step = -1
+        self.saved_seconds = 0.0
         self.steps_per_epoch = self._count_steps()
         self.total_steps = self._total_steps()
         if task.resume is not None:
@@ -114,9 +117,6 @@ class _Fit:
             if due:
                 self._evaluate()
                 self._save(evaluation_due=False)
-                if self.config.patience and self.evaluations_without_gain >= self.config.patience:
-                    self.stopped_early = True
-                    break
             if self._done():
                 break
             due = self._timed_step(next(batches))
@@ -126,9 +126,9 @@ class _Fit:
                 path = self._save(evaluation_due=due)
                 go_on = f"Go on with `rnnpipe train --resume {self.task.folder}`."
                 raise Interrupted(f"interrupted at step {self.step}; saved in {path}. {go_on}")
-        if self.step != self.saved_step:
-            self._evaluate()
-            self._save(evaluation_due=False)
+            every = self.config.save_every_seconds
+            if every and not due and self.seconds - self.saved_seconds >= every:
+                self._save(evaluation_due=False)
 
     def _timed_step(self, batch: Batch) -> bool:
         """Take a step and its time; return whether an evaluation is due behind it."""
@@ -137,6 +137,8 @@ class _Fit:
         spent = time.perf_counter() - begun
         self.seconds += spent
         self.interval.seconds += spent
+        if self._done():
+            return True
         if self.config.evaluate_every:
             return self.step % self.config.evaluate_every == 0
         return batch.cursor.position == 0
@@ -144,17 +146,22 @@ class _Fit:
     def _weights_are_finite(self) -> bool:
         return all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters())
 
+    def _check_weights(self) -> None:
+        if not self._weights_are_finite():
+            raise DivergedError(f"the weights are not finite at step {self.step}; lower training.optimizer.lr.")
+
     def _keep_last_good(self) -> str:
         """Save the state before a step that went wrong, if it is good; say where the last good state is."""
         folder = self.task.folder / "checkpoints"
         if self.step == self.saved_step:
             return f"The state before that step is in {folder / f'step-{self.step}'}."
-        if self._weights_are_finite():
+        if self.losses_taken <= 1 and self._weights_are_finite():
             return f"The state before that step is in {self._save(evaluation_due=False)}."
+        why = "The optimizer had moved the weights" if self._weights_are_finite() else "The weights had overflowed"
         steps = list_steps(folder)
         if not steps:
-            return "The weights had overflowed before it, and nothing had been saved yet."
-        return f"The weights had overflowed before it; the last good state is in {folder / f'step-{steps[-1]}'}."
+            return f"{why} before it, and nothing had been saved yet."
+        return f"{why} before it; the last good state is in {folder / f'step-{steps[-1]}'}."
 
     def _batches(self) -> Iterator[Batch]:
         config, train = self.config, self.task.train
@@ -162,7 +169,12 @@ class _Fit:
             return single_windows(train, config.batch_size, config.window, self.task.seed, self.cursor)
         return stream_windows(train, config.batch_size, config.bptt, self.cursor)
 
+    def _stopped_early(self) -> bool:
+        return bool(self.config.patience) and self.evaluations_without_gain >= self.config.patience
+
     def _done(self) -> bool:
+        if self._stopped_early():
+            return True
         if self.total_steps is not None and self.step >= self.total_steps:
             return True
         return bool(self.config.max_seconds) and self.seconds >= self.config.max_seconds
@@ -173,7 +185,10 @@ class _Fit:
         return max(shares, default=0.0)
 
     def _train_step(self, batch: Batch) -> None:
-        """Take one step of the optimizer; raise DivergedError, before it, if loss or gradient is not finite."""
+        """Take one step of the optimizer; before it, raise DivergedError if loss or gradient is not finite.
+
+        If such steps are to be skipped, the weights stay as they are and the next window begins with a zero state.
+        """
         device = self.task.device
         inputs, targets = batch.inputs.to(device, non_blocking=True), batch.targets.to(device, non_blocking=True)
         before = None if batch.resets else self.state
@@ -182,6 +197,7 @@ class _Fit:
             group["lr"] = lr * factor
 
         def closure() -> float:
+            self.losses_taken += 1
             self.optimizer.zero_grad(set_to_none=True)
             with autocast(device, self.task.precision):
                 logits, after = self.model(inputs, before)
@@ -195,22 +211,30 @@ class _Fit:
                 what, value = ("loss", nats) if not math.isfinite(nats) else ("gradient norm", self.norm)
                 raise DivergedError(
                     f"the {what} is {value} at step {self.step + 1} (learning rate {lr * factor:g}). Lower it with "
-                    "--set training.optimizer.lr, or clip harder with --set training.clip_norm, and start again with "
-                    "--overwrite."
+                    "--set training.optimizer.lr, clip harder with --set training.clip_norm, or leave such steps out "
+                    "with --set training.nonfinite=skip, and start again with --overwrite."
                 )
             self.state = detach(after)
             return nats
 
-        # Every torch optimizer takes a closure and evaluates it once; LBFGS needs to evaluate it again.
-        nats = float(self.optimizer.step(closure))
+        self.losses_taken = 0
+        try:
+            # Every torch optimizer takes a closure and evaluates it once; LBFGS needs to evaluate it again.
+            nats = float(self.optimizer.step(closure))
+        except DivergedError:
+            if self.config.nonfinite == "stop" or self.losses_taken > 1 or not self._weights_are_finite():
+                raise
+            self.skipped += 1
+            self.state = None
+        else:
+            self.tokens += batch.targets_counted
+            self.interval.nats += nats * batch.targets_counted
+            self.interval.tokens += batch.targets_counted
         self.step += 1
-        self.tokens += batch.targets_counted
-        self.interval.nats += nats * batch.targets_counted
-        self.interval.tokens += batch.targets_counted
         self.cursor = batch.cursor
 
     def _log(self) -> None:
-        self.loss = self.interval.nats / max(1, self.interval.tokens)
+        self.loss = self.interval.nats / self.interval.tokens if self.interval.tokens else math.nan
         state = self._train_state()
         self.interval = _Interval()
         self.metrics.write(state, evaluated=False)
@@ -219,8 +243,7 @@ class _Fit:
     def _evaluate(self) -> None:
         if self.interval.tokens:
             self.loss = self.interval.nats / self.interval.tokens
-        if not self._weights_are_finite():
-            raise DivergedError(f"the weights are not finite at step {self.step}; lower training.optimizer.lr.")
+        self._check_weights()
         if self.task.valid is None:
             return
         result = loss_in_windows(
@@ -237,6 +260,7 @@ class _Fit:
         self._tell("on_evaluate", state)
 
     def _save(self, *, evaluation_due: bool) -> Path:
+        self._check_weights()
         training = {
             "optimizer": self.optimizer.state_dict(),
             "recurrent": self.state or (),
@@ -253,16 +277,17 @@ class _Fit:
             "best_step": self.best_step,
             "evaluations_without_gain": self.evaluations_without_gain,
             "evaluation_due": evaluation_due,
+            "skipped_steps": self.skipped,
             "schedule": self.schedule.state(),
             "interval": asdict(self.interval),
             "loss_nats": self.loss,
             "gradient_norm": self.norm,
-            "metrics": self.metrics.lengths(),
         }
         folder = self.task.folder / "checkpoints"
-        path = save_checkpoint(folder, self.step, self.model.state_dict(), training, state)
+        # The rows are on the disk before the checkpoint that counts on them.
+        path = save_checkpoint(folder, self.step, self.model.state_dict(), training, state, self.metrics.record())
         prune_checkpoints(folder, self.best_step)
-        self.saved_step = self.step
+        self.saved_step, self.saved_seconds = self.step, self.seconds
         return path
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -278,10 +303,12 @@ class _Fit:
         self.valid, self.best, self.best_step = saved["valid_loss_nats"], saved["best_loss_nats"], saved["best_step"]
         self.evaluations_without_gain = saved["evaluations_without_gain"]
         self.interval = _Interval(**saved["interval"])
-        self.loss, self.norm = saved["loss_nats"], saved["gradient_norm"]
+        self.skipped = saved["skipped_steps"]
+        self.loss = math.nan if saved["loss_nats"] is None else saved["loss_nats"]
+        self.norm = saved["gradient_norm"]
         self.schedule.restore(saved["schedule"])
         restore_random_state(training["random"])
-        self.saved_step = self.step
+        self.saved_step, self.saved_seconds = self.step, self.seconds
 
     def _train_state(self) -> TrainState:
         interval = self.interval
@@ -299,8 +326,9 @@ class _Fit:
             tokens_per_second=interval.tokens / interval.seconds if interval.seconds else 0.0,
             total_steps=self.total_steps,
             progress=min(1.0, self._progress()),
-            stopped_early=self.stopped_early,
+            stopped_early=self._stopped_early(),
             model=self.model,
+            skipped_steps=self.skipped,
         )
 
     def _tell(self, event: str, state: TrainState | None = None) -> None:
