@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": ("predict", "Show the likely next tokens of a text."),
     "generate": ("generate", "Continue prompts with a run."),
     "plot": ("plot", "Draw the loss curves of a run."),
+    "corpus": ("corpus", "List, fetch or audit corpora."),
     "plugins": ("plugins", "List and show plugins."),
     "bench": ("bench", "Measure speed on this machine."),
 }
