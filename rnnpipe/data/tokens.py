@@ -109,11 +109,13 @@ def write_part(folder: Path, documents: Iterable[Iterable[Ids]], vocabulary: Voc
                 tokens.append(ids)
     with array_writer(folder / "offsets.npy", np.dtype(np.int64)) as file:
         file.append(np.array(offsets, np.int64))
+        offsets_digest = file.digest.hexdigest()
     return {
         "documents": len(offsets),
         "tokens": tokens.length,
         "unknown": unknown,
         "sha256": tokens.digest.hexdigest(),
+        "offsets_sha256": offsets_digest,
     }
 
 
@@ -142,10 +144,16 @@ class TokenFolder:
             raise InputError(f"{self.path}: has no part '{name}'; it has {', '.join(self.parts)}.")
         path = self.path / name / "tokens.npy"
         tokens = _map_array(path, smallest_type(self.meta["vocab_size"]), record["tokens"])
-        if hashlib.sha256(tokens.data).hexdigest() != record.get("sha256"):
-            raise InputError(f"{path}: its SHA-256 is not the one in {META}: damaged; run `rnnpipe encode` again.")
-        offsets = _map_array(self.path / name / "offsets.npy", np.dtype(np.int64), record["documents"])
+        _check_digest(path, tokens, record.get("sha256"))
+        path = path.with_name("offsets.npy")
+        offsets = _map_array(path, np.dtype(np.int64), record["documents"])
+        _check_digest(path, offsets, record.get("offsets_sha256"))
         return TokenFile(tokens, offsets)
+
+
+def _check_digest(path: Path, array: npt.NDArray[Any], expected: Any) -> None:
+    if hashlib.sha256(array.data).hexdigest() != expected:
+        raise InputError(f"{path}: its SHA-256 is not the one in {META}: damaged; run `rnnpipe encode` again.")
 
 
 def _map_array(path: Path, dtype: np.dtype[Any], length: int) -> npt.NDArray[Any]:

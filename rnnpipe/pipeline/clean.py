@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rnnpipe.data.base import PARTS, TextDataset, TextFileDataset
 from rnnpipe.data.text_files import TextFiles, temporary_folder
-from rnnpipe.durable import atomic_directory, write_json
+from rnnpipe.durable import atomic_directory, write_record
 from rnnpipe.errors import InputError, UsageError
 from rnnpipe.pipeline.common import (
     Progress,
@@ -143,7 +143,7 @@ def _write(
             "mended_bytes": totals.mended_bytes,
             "parts": records,
         }
-        write_json(temporary / META, meta)
+        write_record(temporary / META, meta)
     return Cleaned(out, records, totals)
 
 

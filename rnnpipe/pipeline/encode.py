@@ -11,7 +11,7 @@ from typing import Any
 from rnnpipe.data.encode import encode_texts
 from rnnpipe.data.text_files import temporary_folder
 from rnnpipe.data.tokens import DICTIONARY, FORMAT, META, OWN_FILES, VERSION, TokenFolder, load_tokens, write_part
-from rnnpipe.durable import atomic_directory, write_json
+from rnnpipe.durable import atomic_directory, write_record
 from rnnpipe.errors import InputError
 from rnnpipe.pipeline.common import (
     Progress,
@@ -99,5 +99,5 @@ def encode(
                 "made_from": made_from,
                 "parts": records,
             }
-            write_json(temporary / META, meta)
+            write_record(temporary / META, meta)
     return Encoded(load_tokens(out), sum(mended))

@@ -2,8 +2,8 @@
 
 The file is UTF-8 text. Its first line is JSON: format, version, rules, threshold, totals, and what was counted. Each
 further line is `count TAB token`, by descending count, then token bytes; backslash, tab and every line end inside a
-token are escaped. Tokens at or below the unknown threshold are kept in the file, so that dictionaries can be merged
-and thresholds moved without a recount.
+token are escaped. The first line ends with `sha256`, the digest of the file without that member. Tokens at or below
+the unknown threshold are kept in the file, so that dictionaries can be merged and thresholds moved without a recount.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ VERSION = 1
 DOC = "<doc>"
 UNK = "<unk>"
 START = f'{{"format": "{FORMAT}"'.encode()  # how every dictionary file begins
+_SEAL = re.compile(rb', "sha256": "([0-9a-f]{64})"}\n\Z')
 _HEADER_BYTES = 1 << 26
 _ESCAPED = re.compile(r"[\\\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _SHORT = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
@@ -129,7 +130,10 @@ class Vocabulary:
         }
         lines = [json.dumps(header, ensure_ascii=False)]
         lines += [f"{count}\t{escape(token)}" for token, count in zip(self.tokens, self.counts, strict=True)]
-        return ("\n".join(lines) + "\n").encode()
+        data = ("\n".join(lines) + "\n").encode()
+        first = len(lines[0].encode())
+        seal = f', "sha256": "{hashlib.sha256(data).hexdigest()}"}}'
+        return data[: first - 1] + seal.encode() + data[first:]
 
     def save(self, path: Path) -> None:
         """Write the dictionary file, whole and durable."""
@@ -179,15 +183,21 @@ def unescape(text: str) -> str:
     return _UNESCAPE.sub(original, text) if "\\" in text else text
 
 
-def load_vocabulary(path: Path) -> Vocabulary:
-    """Read a dictionary file; raise InputError naming the line of whatever is wrong with it."""
+def load_vocabulary(path: Path, *, sealed: bool = False) -> Vocabulary:
+    """Read a dictionary file; raise InputError naming the line of whatever is wrong with it.
+
+    A file that has its own digest must agree with it; with `sealed` it must have one.
+    """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a directory; name the dictionary file that `rnnpipe build-dict -o` wrote.")
     try:
         with path.open("rb") as file:
-            header = _parse_header(path, file.readline(_HEADER_BYTES))
-            tokens, counts = _parse_body(path, file)
+            line = file.readline(_HEADER_BYTES)
+            header = _parse_header(path, line)
+            seal = _SEAL.search(line)
+            digest = hashlib.sha256(line[: seal.start()] + b"}\n" if seal else line)
+            tokens, counts = _parse_body(path, _hashed(file, digest))
     except FileNotFoundError:
         raise InputError(f"{path}: no such dictionary; `rnnpipe build-dict TEXT -o {path}` writes one.") from None
     totals = header["totals"]
@@ -195,6 +205,10 @@ def load_vocabulary(path: Path) -> Vocabulary:
         raise InputError(
             f"{path}: the first line promises {totals['types']} types and {totals['tokens']} tokens, the file has "
             f"{len(tokens)} and {sum(counts)}: it is damaged or was cut. Build it again."
+        )
+    if (sealed or "sha256" in header) and (seal is None or seal[1].decode() != digest.hexdigest()):
+        raise InputError(
+            f"{path}: its SHA-256 is not the one in its first line: damaged, or changed by hand. Build it again."
         )
     return Vocabulary(
         rules=TextRules.from_json(header, f"{path}, line 1"),
@@ -205,6 +219,13 @@ def load_vocabulary(path: Path) -> Vocabulary:
         counted=tuple(header["counted"]),
         characters=totals["characters"],
     )
+
+
+def _hashed(lines: Iterable[bytes], digest: Any) -> Iterator[bytes]:
+    """Pass lines on, and put them into a digest."""
+    for line in lines:
+        digest.update(line)
+        yield line
 
 
 def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
