@@ -119,6 +119,10 @@ def _tar_members(opened: IO[bytes], name: str, limit_bytes: int) -> Iterator[Mem
                 tar.members = []  # type: ignore[attr-defined] # it would keep them all, each with its headers
                 tar.pax_headers = {}
                 bounded.allowance = _TAR_HEADERS
+        # To tarfile a damaged header is the end. Behind the true end are zeros, and the checksum of all.
+        while rest := stream.read(_CHUNK):
+            if rest.strip(b"\0") or stream.tell() > end:
+                raise InputError(f"{name}: not an archive that can be read: its list of files breaks off.")
 
 
 def _zip_members(opened: IO[bytes], name: str, limit_bytes: int) -> Iterator[Member]:
