@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -26,6 +27,7 @@ from rnnpipe.errors import InputError
 JSON_BYTES = 48 << 20
 JSON_VALUES = 1 << 22
 TOML_BYTES = 1 << 20
+LINE_BYTES = 1 << 24  # of a file that is read line by line
 _TOML_DOTS = 200
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]+)\.(?P<kind>tmp|aside)")
@@ -61,6 +63,11 @@ def clear_leftovers(folder: Path, name: str | None = None, *, locked: bool = Fal
             shutil.rmtree(item)
         else:
             item.unlink()
+
+
+def is_leftover(name: str) -> bool:
+    """Say whether a name is one that only a writer at work, or a killed one, has in use."""
+    return _LEFTOVER.fullmatch(name) is not None
 
 
 def moved_aside(folder: Path) -> dict[str, Path]:
@@ -208,6 +215,8 @@ def lock_directory(path: Path) -> Iterator[bool]:
     The lock is on the directory itself: it leaves no file behind and ends with the process, however that ends. Yields
     whether there is a lock: some network file systems have none. Raises InputError if another process holds it.
     """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; name a directory to write to.")
     path.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -259,13 +268,20 @@ def parse_json(data: bytes, place: str) -> Any:
     if sum(map(data.count, (b",", b"[", b"{"))) > JSON_VALUES:
         raise InputError(f"{place}: more than the {JSON_VALUES} values that such a record may have.")
     try:
-        return json.loads(data.decode("utf-8"))
+        value = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+        if b"\\u" in data:  # half a surrogate pair can be written so, and could not be written again
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except UnicodeDecodeError as error:
         raise InputError(f"{place}: byte {error.start} is not UTF-8; this is not a JSON file of rnnpipe.") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{place}, line {error.lineno}, column {error.colno}: {error.msg} (not valid JSON).") from None
     except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
         raise InputError(f"{place}: not JSON that can be read: {error}.") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def read_json(path: Path, limit_bytes: int = JSON_BYTES) -> Any:
@@ -285,6 +301,17 @@ def read_toml(path: Path, limit_bytes: int = TOML_BYTES) -> dict[str, Any]:
         raise InputError(f"{path}: byte {error.start} is not UTF-8; TOML is UTF-8.") from None
     except (ValueError, RecursionError) as error:  # TOML that is not, or a number of thousands of digits
         raise InputError(f"{path}: not valid TOML: {error}.") from None
+
+
+def read_lines(file: IO[bytes], name: str, limit_bytes: int = LINE_BYTES) -> Iterator[bytes]:
+    """Yield the lines of a file; raise InputError, naming the file, for one of more than `limit_bytes`."""
+    for number in itertools.count(1):
+        line = file.readline(limit_bytes + 1)
+        if len(line) > limit_bytes:
+            raise InputError(f"{name}, line {number}: more than the {limit_bytes} bytes that a line may have here.")
+        if not line:
+            return
+        yield line
 
 
 def read_record(path: Path, format_name: str, version: int, *, sealed: bool = False) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from rnnpipe.durable import write_bytes
+from rnnpipe.durable import JSON_BYTES, parse_json, read_lines, write_bytes
 from rnnpipe.errors import InputError
+from rnnpipe.text.files import WORD_BYTES
 from rnnpipe.text.rules import TextRules
 
 FORMAT = "rnnpipe-dictionary"
@@ -30,7 +31,7 @@ DOC = "<doc>"
 UNK = "<unk>"
 START = f'{{"format": "{FORMAT}"'.encode()  # how every dictionary file begins
 _SEAL = re.compile(rb', "sha256": "([0-9a-f]{64})"}\n\Z')
-_HEADER_BYTES = 1 << 26
+_LINE_BYTES = 2 * WORD_BYTES + 64  # a word with every character escaped, and its count
 _ESCAPED = re.compile(r"[\\\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _SHORT = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
 _UNESCAPE = re.compile(r"\\(?:u([0-9a-f]{4})|(.)|$)")
@@ -193,11 +194,12 @@ def load_vocabulary(path: Path, *, sealed: bool = False) -> Vocabulary:
         raise InputError(f"{path}: is a directory; name the dictionary file that `rnnpipe build-dict -o` wrote.")
     try:
         with path.open("rb") as file:
-            line = file.readline(_HEADER_BYTES)
+            line = file.readline(JSON_BYTES)
             header = _parse_header(path, line)
             seal = _SEAL.search(line)
             digest = hashlib.sha256(line[: seal.start()] + b"}\n" if seal else line)
-            tokens, counts = _parse_body(path, _hashed(file, digest))
+            lines = _hashed(read_lines(file, str(path), _LINE_BYTES), digest)
+            tokens, counts = _parse_body(path, lines, header["totals"]["types"])
     except FileNotFoundError:
         raise InputError(f"{path}: no such dictionary; `rnnpipe build-dict TEXT -o {path}` writes one.") from None
     totals = header["totals"]
@@ -230,8 +232,8 @@ def _hashed(lines: Iterable[bytes], digest: Any) -> Iterator[bytes]:
 
 def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(line)
-    except (ValueError, RecursionError):
+        header = parse_json(line, str(path))
+    except InputError:
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise InputError(f"{path}, line 1: not a dictionary of rnnpipe; `rnnpipe build-dict TEXT -o FILE` writes one.")
@@ -250,7 +252,7 @@ def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
     }
     for key, good in checks.items():
         if not good:
-            raise InputError(f"{path}, line 1: {key} is {header.get(key)!r}, which no dictionary has.")
+            raise InputError(f"{path}, line 1: {key} is {repr(header.get(key))[:60]}, which no dictionary has.")
     return header
 
 
@@ -262,7 +264,8 @@ def _is_counted(record: Any) -> bool:
     )
 
 
-def _parse_body(path: Path, lines: Iterable[bytes]) -> tuple[list[str], list[int]]:
+def _parse_body(path: Path, lines: Iterable[bytes], types: int) -> tuple[list[str], list[int]]:
+    """Return the tokens and counts of the lines, which must be as many as the first line promises."""
     tokens: list[str] = []
     counts: list[int] = []
     before: tuple[int, bytes] | None = None
@@ -277,6 +280,8 @@ def _parse_body(path: Path, lines: Iterable[bytes]) -> tuple[list[str], list[int
             raise InputError(f"{path}, line {number}: {error}; received {line[:60]!r}.") from None
         if before is not None and order <= before:
             raise InputError(f"{path}, line {number}: out of order or twice; lines go by descending count, then token.")
+        if len(tokens) == types:
+            raise InputError(f"{path}, line {number}: one more than the {types} types that the first line promises.")
         before = order
         tokens.append(text)
         counts.append(int(count))

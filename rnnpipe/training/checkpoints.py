@@ -63,7 +63,10 @@ class Checkpoint:
 
     def training(self) -> Any:
         """Return the nested state of optimizer, recurrent state and random generators."""
-        return unpack(self.state["training"], _load(self.path / TRAINING))
+        try:
+            return unpack(self.state["training"], _load(self.path / TRAINING))
+        except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+            raise InputError(f"{self.path / STATE}: does not belong to {TRAINING}: {error!r}.") from None
 
 
 def save_checkpoint(
@@ -134,9 +137,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if sha256_file(file) != expected["sha256"]:
             raise InputError(f"{file}: its SHA-256 is not the one in {MANIFEST}; the checkpoint is damaged.")
     state = read_json(path / STATE)
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not _is_step(state.get("step")) or "training" not in state:
         raise InputError(f"{path / STATE}: holds no table of the training's state.")
+    if state.get("best_step") is not None and not _is_step(state["best_step"]):
+        raise InputError(f"{path / STATE}: best_step is {repr(state['best_step'])[:60]}, which no step is.")
     return Checkpoint(path, state, metrics)
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
 
 
 def _files(value: Any) -> Files | None:

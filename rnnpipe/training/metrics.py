@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rnnpipe.durable import finite, fsync_path, sha256_file
+from rnnpipe.durable import finite, fsync_path, parse_json, read_lines, sha256_file
 from rnnpipe.errors import InputError
 from rnnpipe.training.callbacks import TrainState
 
@@ -140,13 +140,13 @@ def read_metrics(folder: Path) -> list[Mapping[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path}: no metrics; name the folder of a run that `rnnpipe train` wrote.")
     rows: list[Mapping[str, Any]] = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
+    with path.open("rb") as file:
+        for number, line in enumerate(read_lines(file, str(path)), 1):
+            if not line.endswith(b"\n"):
                 break  # a row that a full disk or a kill has cut
             try:
-                row = json.loads(line)
-            except ValueError:
+                row = parse_json(line, str(path))
+            except InputError:
                 raise InputError(f"{path}, line {number}: not JSON: {line[:60]!r}.") from None
             if not isinstance(row, dict) or not isinstance(row.get("step"), int):
                 raise InputError(f"{path}, line {number}: not a row of metrics: {line[:60]!r}.")
