@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -65,9 +65,13 @@ def clean_dataset(
     errors: Errors = "strict",
     inputs: Sequence[str] = (),
     skip: bool = False,
+    before_writing: Callable[[], None] = lambda: None,
     progress: Progress = no_progress,
 ) -> Cleaned:
-    """Clean the parts of a text dataset into `out`; with `skip`, not if they lie there already."""
+    """Clean the parts of a text dataset into `out`; with `skip`, not if they lie there already.
+
+    `before_writing` is called when they do not, and may raise.
+    """
     check_output_folder(out, META, FORMAT, OWN_FILES, inputs)
     with temporary_folder() as spool:
         if isinstance(dataset, TextFileDataset):
@@ -77,7 +81,7 @@ def clean_dataset(
         parts = {part: texts for part, texts in parts.items() if texts}
         if "train" not in parts:
             raise InputError("the dataset has no training text.")
-        return _write(out, parts, cleaner, errors, progress, skip)
+        return _write(out, parts, cleaner, errors, progress, skip, before_writing)
 
 
 def load_text_dataset(dataset: Named) -> TextDataset:
@@ -108,6 +112,7 @@ def _write(
     errors: Errors,
     progress: Progress,
     skip: bool,
+    before_writing: Callable[[], None] = lambda: None,
 ) -> Cleaned:
     built = load_cleaner(cleaner)
     made_from = fingerprint(
@@ -122,6 +127,7 @@ def _write(
         before = load_corpus(out)
         if before.meta.get("made_from") == made_from:
             return Cleaned(out, before.meta["parts"], CleanTotals(0, 0, 0, CleaningReport()), skipped=True)
+    before_writing()
     totals = CleanTotals(0, 0, 0, CleaningReport())
     records = {}
     with atomic_directory(out) as temporary:

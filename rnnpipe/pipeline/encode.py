@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,13 @@ def encode(
     errors: Errors = "strict",
     workers: int | None = None,
     skip: bool = False,
+    before_writing: Callable[[], None] = lambda: None,
     progress: Progress = no_progress,
 ) -> Encoded:
     """Write the token folder `out` of texts, or of all parts of cleaned corpora, by the rules of a dictionary.
 
-    Raises InputError, with the digests of both, if a corpus was cleaned by other rules than the dictionary's.
+    With `skip`, a token folder of just these is left as it is; `before_writing` is called when there is none, and may
+    raise. Raises InputError, with the digests of both, if a corpus was cleaned by other rules than the dictionary's.
     """
     vocabulary = load_vocabulary(dictionary)
     check_output_folder(out, META, FORMAT, OWN_FILES, [*inputs, str(dictionary)])
@@ -74,6 +76,7 @@ def encode(
             before = load_tokens(out)
             if before.meta.get("made_from") == made_from:
                 return Encoded(before, 0, skipped=True)
+        before_writing()
         records: dict[str, Any] = {}
         mended: list[int] = []
         with atomic_directory(out) as temporary:
