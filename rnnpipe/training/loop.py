@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from rnnpipe.data.windows import IGNORED, Batch, Cursor, single_windows, stream_batches_per_epoch, stream_windows
-from rnnpipe.errors import DivergedError, Interrupted
+from rnnpipe.errors import DivergedError, InputError, Interrupted
 from rnnpipe.models.recurrent import States, detach
 from rnnpipe.runtime import autocast
 from rnnpipe.training.callbacks import Callback, TrainState
@@ -57,6 +58,22 @@ class _Interval:
     seconds: float = 0.0
 
 
+# What restoring raises where a checkpoint has other keys, types or shapes than this training writes.
+_MISFITS = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError)
+_COUNTERS = ("epoch", "position", "tokens", "evaluations_without_gain", "skipped_steps")
+_NUMBERS = ("seconds", "valid_loss_nats", "best_loss_nats", "loss_nats", "gradient_norm")
+
+
+def _check_numbers(saved: Mapping[str, Any]) -> None:
+    """Raise ValueError for a state whose numbers are none, which would be found only steps later."""
+    for key in _COUNTERS:
+        if type(saved[key]) is not int or not 0 <= saved[key] < 1 << 63:
+            raise ValueError(f"{key} is {repr(saved[key])[:60]}")
+    for key in _NUMBERS:
+        if saved[key] is not None and type(saved[key]) not in (int, float):
+            raise ValueError(f"{key} is {repr(saved[key])[:60]}")
+
+
 class _Fit:
     """One training, from its first step to its last."""
 
@@ -86,8 +103,13 @@ class _Fit:
         self.saved_seconds = 0.0
         self.steps_per_epoch = self._count_steps()
         self.total_steps = self._total_steps()
+        self.evaluation_due = False
         if task.resume is not None:
-            self._restore(task.resume)
+            try:
+                self._restore(task.resume)
+            except _MISFITS as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                raise InputError(f"{task.resume.path}: its state does not fit this training ({reason}).") from None
 
     def _count_steps(self) -> int:
         config, tokens = self.config, len(self.task.train)
@@ -112,7 +134,7 @@ class _Fit:
     def _run(self, should_stop: Callable[[], bool]) -> None:
         batches = self._batches()
         # An interruption is saved before the evaluation that was due at its step, which is then made up for.
-        due = bool(self.task.resume and self.task.resume.state["evaluation_due"])
+        due = self.evaluation_due
         while True:
             if due:
                 self._evaluate()
@@ -293,6 +315,7 @@ class _Fit:
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Put everything back to where it stood when the checkpoint was saved."""
         saved, training = checkpoint.state, checkpoint.training()
+        _check_numbers(saved)
         self.model.load_state_dict(checkpoint.weights())
         self.optimizer.load_state_dict(training["optimizer"])
         self.state = (
@@ -307,6 +330,7 @@ class _Fit:
         self.loss = math.nan if saved["loss_nats"] is None else saved["loss_nats"]
         self.norm = saved["gradient_norm"]
         self.schedule.restore(saved["schedule"])
+        self.evaluation_due = bool(saved["evaluation_due"])
         restore_random_state(training["random"])
         self.saved_step, self.saved_seconds = self.step, self.seconds
 
