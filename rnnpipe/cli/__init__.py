@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": ("predict", "Show the likely next tokens of a text."),
     "generate": ("generate", "Continue prompts with a run."),
     "plot": ("plot", "Draw the loss curves of a run."),
+    "verify": ("verify", "Check a run or another output against its digests."),
     "corpus": ("corpus", "List, fetch or audit corpora."),
     "plugins": ("plugins", "List and show plugins."),
     "bench": ("bench", "Measure speed on this machine."),
@@ -143,8 +144,7 @@ def _run(words: list[str], debug: bool) -> int:
     except Terminated as error:
         return _fail(f"ended by {signal.Signals(error.number).name}.", error, 128 + error.number, debug)
     except (ReaderGone, BrokenPipeError):
-        # Python flushes standard output once more when it exits, and would complain of the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
         return 0
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
@@ -170,11 +170,19 @@ def _fail(message: str, error: BaseException, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     line = " ".join(message.split())
-    with contextlib.suppress(OSError):  # standard error may be gone as well
-        click.echo(f"Error: {line}", err=True)
+    say(f"Error: {line}")
     return code
 
 
 def say(message: str, **style: Any) -> None:
-    """Tell a person something on standard error."""
-    click.echo(message, err=True)
+    """Tell a person something on standard error. That nobody listens any more is no reason to end the work."""
+    try:
+        click.echo(message, err=True)
+    except OSError:
+        _silence(sys.stderr)
+
+
+def _silence(stream: Any) -> None:
+    """Send the rest to nowhere: Python flushes once more when it exits, and would complain of a closed pipe."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
