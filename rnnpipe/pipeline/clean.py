@@ -74,11 +74,7 @@ def clean_dataset(
     """
     check_output_folder(out, META, FORMAT, OWN_FILES, inputs)
     with temporary_folder() as spool:
-        if isinstance(dataset, TextFileDataset):
-            parts: dict[str, list[TextFile]] = {part: list(dataset.texts(part, spool, split_at)) for part in PARTS}
-        else:
-            parts = {part: _spool_documents(dataset, part, spool) for part in PARTS}
-        parts = {part: texts for part, texts in parts.items() if texts}
+        parts = dataset_parts(dataset, spool, split_at)
         if "train" not in parts:
             raise InputError("the dataset has no training text.")
         return _write(out, parts, cleaner, errors, progress, skip, before_writing)
@@ -91,6 +87,17 @@ def load_text_dataset(dataset: Named) -> TextDataset:
     if not isinstance(built, TextDataset):
         raise UsageError(f"dataset '{dataset.name}' has no documents; a language model needs a dataset of texts.")
     return built
+
+
+def dataset_parts(
+    dataset: TextDataset, spool: Path, split_at: Literal["line", "character"]
+) -> dict[str, list[TextFile]]:
+    """Return the documents of each part that has any; those that lie in no file are written into the folder `spool`."""
+    if isinstance(dataset, TextFileDataset):
+        parts = {part: list(dataset.texts(part, spool, split_at)) for part in PARTS}
+    else:
+        parts = {part: _spool_documents(dataset, part, spool) for part in PARTS}
+    return {str(part): texts for part, texts in parts.items() if texts}
 
 
 def _spool_documents(dataset: TextDataset, part: Any, spool: Path) -> list[TextFile]:
