@@ -16,7 +16,7 @@ import torch
 import rnnpipe
 from rnnpipe.config import Config, dump_config, load_config
 from rnnpipe.data.tokens import Ids, TokenFolder
-from rnnpipe.durable import remove_directory, write_bytes, write_record
+from rnnpipe.durable import remove_directory, sha256_file, write_bytes, write_record
 from rnnpipe.errors import InputError
 from rnnpipe.pipeline.build import build_model, build_optimizer, resolve_numerics, with_numerics
 from rnnpipe.pipeline.common import Report, no_report
@@ -124,6 +124,7 @@ def train(
         {
             "format": RUN_FORMAT,
             "version": RUN_VERSION,
+            "config": sha256_file(folder / CONFIG),
             "made_from": made_from(tokens),
             "steps": state.step,
             "skipped_steps": state.skipped_steps,

@@ -108,7 +108,7 @@ def _verify_run(found: Verified, folder: Path) -> None:
     if trained:
         _verify_checkpoints(found, folder, vocabulary and vocabulary.digest)
     if (folder / RECORD).is_file():
-        found.check(folder / RECORD, lambda path: durable.read_record(path, RUN_FORMAT, RUN_VERSION, sealed=True))
+        found.check(folder / RECORD, _record)
     if (folder / EVALUATION).is_file():
         found.check(folder / EVALUATION, durable.read_json)
 
@@ -139,6 +139,13 @@ def _checkpoint(path: Path) -> Any:
     checkpoint.weights()
     checkpoint.training()
     return checkpoint
+
+
+def _record(path: Path) -> None:
+    record = durable.read_record(path, RUN_FORMAT, RUN_VERSION, sealed=True)
+    config = path.with_name(CONFIG)
+    if config.is_file() and durable.sha256_file(config) != record.get("config"):
+        raise InputError(f"{config}: its SHA-256 is not the one in {RECORD}: damaged, or changed by hand.")
 
 
 def _dictionary(path: Path) -> Any:
