@@ -67,7 +67,7 @@ class TrainingProgress:
     def _warn_of_skipped(self, state: TrainState) -> None:
         if state.skipped_steps > self.skipped:
             self.skipped = state.skipped_steps
-            self._write(f"warning: {self.skipped:,} steps skipped so far: their loss or gradient was not finite")
+            self._write(f"warning: steps skipped so far, as their loss or gradient was not finite: {self.skipped:,}")
 
     def _write(self, line: str) -> None:
         if self.bar is None:
