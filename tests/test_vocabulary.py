@@ -271,8 +271,10 @@ def test_a_damaged_header(data: bytes, message: str) -> None:
         (b"1\trare\n", b"1\trare", "line 7: expected"),
         (b"1\trare\n", b"", "promises 6 types and 29 tokens, the file has 5 and 28: it is damaged or was cut"),
         (b"1\trare\n", b"1\trare\n\n", "line 8: expected"),
+        (b"1\trare\n", b"1\trare\n1\tsuch\n", "line 8: one more than the 6 types that the first line promises"),
+        (b"1\trare\n", b"1\tof\n", "'of' stands in two lines"),
     ],
-    ids=range(16),
+    ids=range(18),
 )
 def test_a_damaged_line_is_named(old: bytes, new: bytes, message: str) -> None:
     data = SMALL.to_bytes()

@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -285,4 +286,7 @@ def _parse_body(path: Path, lines: Iterable[bytes], types: int) -> tuple[list[st
         before = order
         tokens.append(text)
         counts.append(int(count))
+    if len(set(tokens)) < len(tokens):
+        twice = next(token for token, number in Counter(tokens).items() if number > 1)
+        raise InputError(f"{path}: {twice[:60]!r} stands in two lines; a token has one count.")
     return tokens, counts
