@@ -118,10 +118,28 @@ def run(args: list[str] | None = None) -> None:
     # Torch's threads wait for each other at every timestep by spinning. While another program holds a core, they spin
     # for whole time slices, and a step takes 20 to 80 times as long; a bounded spin costs nothing otherwise.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    _open_closed_streams()
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
             signal.signal(getattr(signal, name), _terminate)
     sys.exit(_run(words, debug="--debug" in words))
+
+
+def _open_closed_streams() -> None:
+    """Open to nowhere what was closed of standard input, output and error.
+
+    Else the next file to be opened would have such a number, and be written to by whoever means the stream.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _run(words: list[str], debug: bool) -> int:

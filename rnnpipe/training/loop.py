@@ -35,13 +35,15 @@ from rnnpipe.training.metrics import MetricsWriter
 from rnnpipe.training.schedules import Schedule
 from rnnpipe.training.trainers import Task
 
+_SKIPPED_IN_A_ROW = 10  # as many, and what is wrong is not the batch
+
 
 def fit(task: Task, callbacks: Sequence[Callback], should_stop: Callable[[], bool]) -> TrainState:
     """Train the task's model; return where training ended.
 
     Raises DivergedError at the first step whose loss or gradient is not finite, with the state before that step saved
-    (such a step is left out and counted if the configuration says so), and Interrupted, saved as well, once
-    `should_stop()` is true.
+    (such steps are left out and counted if the configuration says so, but not ten in a row), and Interrupted, saved as
+    well, once `should_stop()` is true.
     """
     task.folder.mkdir(parents=True, exist_ok=True)
     kept = task.resume.metrics if task.resume else None
@@ -97,7 +99,7 @@ class _Fit:
         self.best: float | None = None
         self.best_step: int | None = None
         self.evaluations_without_gain = 0
-        self.skipped = 0
+        self.skipped = self.skipped_in_a_row = 0
         self.losses_taken = 0  # by the optimizer in this step: behind the first one it may have moved the weights
         self.saved_step = -1
         self.saved_seconds = 0.0
@@ -244,16 +246,23 @@ class _Fit:
             # Every torch optimizer takes a closure and evaluates it once; LBFGS needs to evaluate it again.
             nats = float(self.optimizer.step(closure))
         except DivergedError:
-            if self.config.nonfinite == "stop" or self.losses_taken > 1 or not self._weights_are_finite():
+            if not self._may_skip():
                 raise
             self.skipped += 1
+            self.skipped_in_a_row += 1
             self.state = None
         else:
+            self.skipped_in_a_row = 0
             self.tokens += batch.targets_counted
             self.interval.nats += nats * batch.targets_counted
             self.interval.tokens += batch.targets_counted
         self.step += 1
         self.cursor = batch.cursor
+
+    def _may_skip(self) -> bool:
+        if self.config.nonfinite != "skip" or self.skipped_in_a_row + 1 >= _SKIPPED_IN_A_ROW:
+            return False
+        return self.losses_taken == 1 and self._weights_are_finite()
 
     def _log(self) -> None:
         self.loss = self.interval.nats / self.interval.tokens if self.interval.tokens else math.nan
@@ -300,6 +309,7 @@ class _Fit:
             "evaluations_without_gain": self.evaluations_without_gain,
             "evaluation_due": evaluation_due,
             "skipped_steps": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
             "schedule": self.schedule.state(),
             "interval": asdict(self.interval),
             "loss_nats": self.loss,
@@ -326,7 +336,7 @@ class _Fit:
         self.valid, self.best, self.best_step = saved["valid_loss_nats"], saved["best_loss_nats"], saved["best_step"]
         self.evaluations_without_gain = saved["evaluations_without_gain"]
         self.interval = _Interval(**saved["interval"])
-        self.skipped = saved["skipped_steps"]
+        self.skipped, self.skipped_in_a_row = saved["skipped_steps"], saved["skipped_in_a_row"]
         self.loss = math.nan if saved["loss_nats"] is None else saved["loss_nats"]
         self.norm = saved["gradient_norm"]
         self.schedule.restore(saved["schedule"])
