@@ -123,7 +123,8 @@ def _parse_record(text: str, place: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f'{place}: not JSON ({error}); expected an object such as {{"prompt": "..."}}.') from None
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise InputError(f'{place}: not JSON ({reason}); expected an object such as {{"prompt": "..."}}.') from None
     if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
         raise InputError(f'{place}: expected an object with "prompt", a text; received {text[:60]}')
     check_text(record["prompt"], f'{place}, "prompt"')

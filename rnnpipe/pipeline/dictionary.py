@@ -88,7 +88,7 @@ def build_dict(
             counted=counted,
             characters=counts.characters,
         )
-    _check(vocabulary, counts, inputs)
+    check_vocabulary(vocabulary, counts, inputs)
     vocabulary.save(out)
     return Built(vocabulary, counts.mended_bytes)
 
@@ -102,7 +102,8 @@ def _whole_files(texts: Sequence[TextFile]) -> list[TextFile]:
     return list(whole.values())
 
 
-def _check(vocabulary: Vocabulary, counts: Counts, inputs: Sequence[str]) -> None:
+def check_vocabulary(vocabulary: Vocabulary, counts: Counts, inputs: Sequence[str]) -> None:
+    """Raise InputError if the inputs have no token at all, or none above the threshold."""
     names = ", ".join(inputs)
     if not counts.tokens:
         raise InputError(

@@ -15,6 +15,7 @@ from rnnpipe.errors import InputError, Interrupted, UsageError, unknown_name
 from rnnpipe.pipeline.clean import clean_dataset, load_text_dataset
 from rnnpipe.pipeline.common import Report, no_report
 from rnnpipe.pipeline.dictionary import build_dict
+from rnnpipe.pipeline.early import check_texts
 from rnnpipe.pipeline.encode import encode
 from rnnpipe.pipeline.folder import (
     CHECKPOINTS,
@@ -118,6 +119,7 @@ def _run_stages(
     resume_step: int | None,
 ) -> Outcome:
     if plan.reaches("train"):
+        check_texts(config)  # before torch is loaded
         from rnnpipe.pipeline.build import check_names
 
         check_names(config)  # before minutes are spent on the text
