@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -91,6 +92,64 @@ def run_stages(
     `resume_step`. The folder is locked meanwhile; InputError if another process writes there. Without `overwrite`
     nothing is replaced that a trained run rests on.
     """
+    with _writing(config, folder, report, overwrite=overwrite, resume=resume):
+        if plan.reaches("train"):
+            check_texts(config)  # before torch is loaded
+            from rnnpipe.pipeline.build import check_names
+
+            check_names(config)  # before minutes are spent on the text
+        if resume_step is not None and not overwrite:
+            _check_nothing_newer(folder, resume_step)
+        tokens = prepare_tokens(config, folder, plan, report, overwrite=overwrite)
+        if tokens is None or not plan.reaches("train"):
+            return Outcome()
+        from rnnpipe.pipeline.evaluate import evaluate_run, has_evaluation_text
+        from rnnpipe.pipeline.runs import open_run, read_record
+        from rnnpipe.pipeline.train import made_from, train
+
+        outcome = Outcome()
+        record = read_record(folder)
+        finished = (
+            record is not None
+            and is_trained(folder)
+            and record.get("made_from") == made_from(tokens)
+            and same_settings(config, load_config(folder / CONFIG))
+        )
+        if finished and not plan.forced("train") and resume_step is None:
+            report(f"train: up to date ({folder})")
+            outcome = replace(outcome, up_to_date=True)
+        else:
+            if record is not None and not overwrite:
+                check_may_replace(folder, folder / CHECKPOINTS)
+            trained = train(
+                config,
+                tokens,
+                folder,
+                callbacks=callbacks,
+                should_stop=should_stop,
+                report=report,
+                resume=resume,
+                resume_step=resume_step,
+            )
+            outcome = replace(outcome, trained=trained)
+            if should_stop():
+                raise Interrupted(f"training had ended and is saved in {folder}. Go on with `rnnpipe eval {folder}`.")
+        if plan.reaches("eval") and has_evaluation_text(config, tokens):
+            outcome = replace(
+                outcome,
+                evaluation=evaluate_run(open_run(folder, report=report), window=config.training.evaluation_window),
+            )
+            assert outcome.evaluation is not None
+            write_json(folder / EVALUATION, outcome.evaluation.to_json())
+        return outcome
+
+
+@contextmanager
+def _writing(config: Config, folder: Path, report: Report, *, overwrite: bool, resume: bool) -> Iterator[None]:
+    """Hold the run folder, made if it is not there and cleared of what killed writers left, for the length of a block.
+
+    Raises InputError if running the configuration there would destroy something, or if another process writes there.
+    """
     absent = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         with lock_directory(folder) as locked:
@@ -100,72 +159,11 @@ def run_stages(
                 clear_leftovers(folder / CHECKPOINTS, locked=True)
             else:
                 report(f"warning: {folder} cannot be locked on this file system; see that nothing else writes there")
-            return _run_stages(config, folder, plan, callbacks, should_stop, report, overwrite, resume, resume_step)
+            yield
     finally:
         for path in absent:  # leave no empty folder behind
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
-
-
-def _run_stages(
-    config: Config,
-    folder: Path,
-    plan: Plan,
-    callbacks: Sequence[Callback],
-    should_stop: Callable[[], bool],
-    report: Report,
-    overwrite: bool,
-    resume: bool,
-    resume_step: int | None,
-) -> Outcome:
-    if plan.reaches("train"):
-        check_texts(config)  # before torch is loaded
-        from rnnpipe.pipeline.build import check_names
-
-        check_names(config)  # before minutes are spent on the text
-    if resume_step is not None and not overwrite:
-        _check_nothing_newer(folder, resume_step)
-    tokens = prepare_tokens(config, folder, plan, report, overwrite=overwrite)
-    if tokens is None or not plan.reaches("train"):
-        return Outcome()
-    from rnnpipe.pipeline.evaluate import evaluate_run, has_evaluation_text
-    from rnnpipe.pipeline.runs import open_run, read_record
-    from rnnpipe.pipeline.train import made_from, train
-
-    outcome = Outcome()
-    record = read_record(folder)
-    finished = (
-        record is not None
-        and is_trained(folder)
-        and record.get("made_from") == made_from(tokens)
-        and same_settings(config, load_config(folder / CONFIG))
-    )
-    if finished and not plan.forced("train") and resume_step is None:
-        report(f"train: up to date ({folder})")
-        outcome = replace(outcome, up_to_date=True)
-    else:
-        if record is not None and not overwrite:
-            check_may_replace(folder, folder / CHECKPOINTS)
-        trained = train(
-            config,
-            tokens,
-            folder,
-            callbacks=callbacks,
-            should_stop=should_stop,
-            report=report,
-            resume=resume,
-            resume_step=resume_step,
-        )
-        outcome = replace(outcome, trained=trained)
-        if should_stop():
-            raise Interrupted(f"training had ended and is saved in {folder}. Go on with `rnnpipe eval {folder}`.")
-    if plan.reaches("eval") and has_evaluation_text(config, tokens):
-        outcome = replace(
-            outcome, evaluation=evaluate_run(open_run(folder, report=report), window=config.training.evaluation_window)
-        )
-        assert outcome.evaluation is not None
-        write_json(folder / EVALUATION, outcome.evaluation.to_json())
-    return outcome
 
 
 def _check_nothing_newer(folder: Path, step: int) -> None:
