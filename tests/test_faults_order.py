@@ -71,15 +71,39 @@ def check_order(every: list[Event]) -> list[str]:
     return published
 
 
-@pytest.mark.usefixtures("strace")
-def test_all_that_a_training_publishes_is_on_the_disk_first(tmp_path: Path) -> None:
-    run, log = tmp_path / "run", tmp_path / "log"
-    words = ["train", KITCHEN, "-o", run, *settings(training__evaluate_every=5)]
-    program = [sys.executable, "-m", "rnnpipe", *map(str, words)]
+def trace(program: list[str], folder: Path) -> list[Event]:
+    """Run a program under strace; return what it changed in a folder."""
+    log = folder / "log"
     command = ["strace", "-f", "-qq", "-y", "-s", "0", "-o", str(log), "-e", f"trace={CALLS}", *program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    every = [event for event in events(log) if event.path.is_relative_to(tmp_path)]
+    return [event for event in events(log) if event.path.is_relative_to(folder)]
+
+
+REPLACE = """
+import sys
+from pathlib import Path
+from rnnpipe.durable import atomic_directory, write_bytes
+for content in (b"old", b"new"):
+    with atomic_directory(Path(sys.argv[1], "folder")) as folder:
+        (folder / "file").write_bytes(content)
+    write_bytes(Path(sys.argv[1], "file"), content)
+"""
+
+
+@pytest.mark.usefixtures("strace")
+def test_the_old_one_goes_when_the_new_one_is_on_the_disk(tmp_path: Path) -> None:
+    every = trace([sys.executable, "-c", REPLACE, str(tmp_path)], tmp_path)
+    assert check_order(every) == ["folder", "file", "folder", "file"]
+    assert [event.path.name for event in every if event.kind == "remove"][:1] == ["file"]  # of the folder moved aside
+    assert (tmp_path / "folder" / "file").read_bytes() == b"new"
+
+
+@pytest.mark.usefixtures("strace")
+def test_all_that_a_training_publishes_is_on_the_disk_first(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["train", KITCHEN, "-o", run, *settings(training__evaluate_every=5)]
+    every = trace([sys.executable, "-m", "rnnpipe", *map(str, words)], tmp_path)
     published = check_order(every)
     files = {"config.toml", "corpus.json", "meta.json", "dictionary.txt", "README.md", "run.json", "evaluation.json"}
     assert set(published) == {"corpus", "tokens", *(f"step-{step}" for step in (5, 10, 15, 20)), *files}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import json
 import random
@@ -64,13 +65,15 @@ def kill_after(words: list[object], steps: int, folder: Path) -> bool:
     """Train until so many lines of steps have been seen, then SIGKILL; return whether that was before the end."""
     with start(*words, environment={"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}) as process:
         assert process.stderr is not None
+        said = []
         for line in process.stderr:
+            said.append(line)
             steps -= line.startswith("step ") and "validation" not in line
             if steps <= 0:
                 break
         process.kill()
         process.stderr.read()
-    assert process.returncode in (-signal.SIGKILL, 0)
+    assert process.returncode in (-signal.SIGKILL, 0), "".join(said)
     return process.returncode != 0
 
 
@@ -124,8 +127,6 @@ def test_two_hundred_steps_equal_a_hundred_a_kill_and_the_rest(cell: str, plugin
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
 def test_resuming_on_a_gpu_gives_the_same_bits(cell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     try:
@@ -337,3 +338,16 @@ def test_metrics_that_do_not_fit_are_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_bytes(b"")
     with pytest.raises(InputError, match=r"metrics\.csv: has 0 bytes of the \d+ that the checkpoint recorded"):
         fit(task(tmp_path, config(), valid=text(300), resume=newest), [], never)
+
+
+@pytest.mark.parametrize("spoilt", [{"epoch": "x"}, {"training": {"odd": 1}}, {"training": 3}, {"interval": None}, {}])
+def test_a_state_that_does_not_fit_is_named(spoilt: dict[str, Any], tmp_path: Path) -> None:
+    """Whole by its digests, but of another program: it lacks what a training needs, or has it in another form."""
+    with pytest.raises(Interrupted):
+        fit(task(tmp_path, config()), [], after(7))
+    newest = newest_checkpoint(tmp_path / "checkpoints", pytest.fail)
+    assert newest is not None
+    state = {**newest.state, **spoilt} if spoilt else {"step": 7}
+    other = dataclasses.replace(newest, state=state)
+    with pytest.raises(InputError, match="step-7"):
+        fit(task(tmp_path, config(), resume=other), [], never)

@@ -65,7 +65,7 @@ class Checkpoint:
         """Return the nested state of optimizer, recurrent state and random generators."""
         try:
             return unpack(self.state["training"], _load(self.path / TRAINING))
-        except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+        except (LookupError, StopIteration, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{self.path / STATE}: does not belong to {TRAINING}: {error!r}.") from None
 
 
