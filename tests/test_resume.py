@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import itertools
 import json
+import os
 import random
 import re
 import shutil
@@ -63,7 +64,8 @@ ALL_ON = {
 
 def kill_after(words: list[object], steps: int, folder: Path) -> bool:
     """Train until so many lines of steps have been seen, then SIGKILL; return whether that was before the end."""
-    with start(*words, environment={"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}) as process:
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    with start(*words, environment={"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}) as process:
         assert process.stderr is not None
         said = []
         for line in process.stderr:
