@@ -1,6 +1,6 @@
 """How much of one part of a dataset also stands in another: whole documents, whole lines, and runs of n tokens.
 
-All of them are compared by 64-bit hashes. Those lie in temporary files, 8 bytes each, divided by their first bits, and
+All of them are compared by 64-bit hashes. Those lie in temporary files, 12 bytes each, divided by their first bits, and
 are compared one of PARTITIONS pieces at a time, so that memory grows with a 64th of the text. Among a thousand million
 hashes, the chance that any two differing things are taken for the same is about 3 percent.
 """
@@ -27,6 +27,9 @@ KINDS = ("documents", "lines", "ngrams")
 Hashes = npt.NDArray[np.uint64]
 
 
+_COUNTED = np.dtype([("hash", np.uint64), ("count", np.uint32)])
+
+
 class HashFiles:
     """The hashes of one kind of thing in one part: a multiset, on disk."""
 
@@ -38,29 +41,31 @@ class HashFiles:
     def add(self, hashes: Hashes) -> None:
         """Add hashes, each as often as it is given."""
         self.count += len(hashes)
-        ordered = np.sort(hashes)
-        bounds = np.searchsorted(ordered >> np.uint64(58), np.arange(PARTITIONS + 1))
+        distinct, counts = np.unique(hashes, return_counts=True)  # a text that repeats itself fills no piece
+        pairs = np.empty(len(distinct), _COUNTED)
+        pairs["hash"], pairs["count"] = distinct, counts
+        bounds = np.searchsorted(distinct >> np.uint64(58), np.arange(PARTITIONS + 1))
         for path, start, stop in zip(self._paths, bounds[:-1], bounds[1:], strict=True):
             if start < stop:
                 with path.open("ab") as file:
-                    file.write(ordered[start:stop].data)
+                    file.write(pairs[start:stop].tobytes())
 
-    def pieces(self) -> Iterable[Hashes]:
-        """Yield all hashes, sorted, in PARTITIONS pieces; pieces of the same number hold the same range."""
+    def pieces(self) -> Iterable[tuple[Hashes, npt.NDArray[np.int64]]]:
+        """Yield the distinct hashes, sorted, with their counts, in PARTITIONS pieces of always the same ranges."""
         for path in self._paths:
-            yield np.sort(np.fromfile(path, np.uint64)) if path.is_file() else np.empty(0, np.uint64)
+            pairs = np.fromfile(path, _COUNTED) if path.is_file() else np.empty(0, _COUNTED)
+            distinct, places = np.unique(pairs["hash"], return_inverse=True)
+            yield distinct, np.bincount(places, pairs["count"], len(distinct)).astype(np.int64)
 
     def duplicates(self) -> int:
         """Return how many are the same as one before them."""
-        return sum(int(np.count_nonzero(piece[1:] == piece[:-1])) for piece in self.pieces())
+        return self.count - sum(len(distinct) for distinct, _ in self.pieces())
 
     def found_in(self, other: HashFiles) -> int:
         """Return how many, each as often as it is there, also stand in the other one."""
         found = 0
-        for own, theirs in zip(self.pieces(), other.pieces(), strict=True):
-            if len(theirs):
-                places = np.minimum(np.searchsorted(theirs, own), len(theirs) - 1)
-                found += int(np.count_nonzero(theirs[places] == own))
+        for (own, counts), (theirs, _) in zip(self.pieces(), other.pieces(), strict=True):
+            found += int(counts[np.isin(own, theirs, assume_unique=True)].sum())
         return found
 
 
@@ -122,14 +127,30 @@ def _hash_each(things: list[str] | list[bytes]) -> Hashes:
 
 def ngram_hashes(symbols: Hashes, n: int) -> Hashes:
     """Return a hash of each run of n symbols, [N] to [N - n + 1] (none if there are fewer than n)."""
-    count = max(0, len(symbols) - n + 1)
-    hashes = np.full(count, 0x9E3779B97F4A7C15, np.uint64)
-    for offset in range(n):  # SplitMix64's finalizer after each symbol (Steele et al. 2014), modulo 2^64
-        hashes += symbols[offset : offset + count]
-        hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        hashes ^= hashes >> np.uint64(31)
-    return hashes
+    if len(symbols) < n:
+        return np.empty(0, np.uint64)
+    # Of runs of 1, 2, 4, ... symbols, each joined of two of half its length, those that add up to n are joined.
+    run, length = _mix(symbols), 1
+    result, covered = np.zeros(len(symbols) + 1, np.uint64), 0
+    while True:
+        if n & length:
+            covered += length
+            result = _join(result, run[covered - length :])
+        if covered == n:
+            return result
+        run, length = _join(run, run[length:]), 2 * length
+
+
+def _join(first: Hashes, second: Hashes) -> Hashes:
+    """Return a hash of each pair, as many as there are in the second array; order counts."""
+    return _mix(first[: len(second)] * np.uint64(0x9E3779B97F4A7C15) + second)
+
+
+def _mix(numbers: Hashes) -> Hashes:
+    """Return numbers whose every bit depends on every bit of the given ones (SplitMix64, Steele et al. 2014)."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
 
 
 @dataclass(frozen=True)
