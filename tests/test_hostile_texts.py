@@ -124,7 +124,7 @@ def run_measured(words: list[str], folder: Path) -> tuple[Result, int]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("mebibytes", [40, pytest.param(1024, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mebibytes", [24, pytest.param(1024, marks=pytest.mark.slow)])
 def test_a_line_without_an_end_takes_little_memory(
     tmp_path: Path, name: str, mebibytes: int, record_property: Callable[[str, object], None]
 ) -> None:
@@ -137,7 +137,7 @@ def test_a_line_without_an_end_takes_little_memory(
     result, peak = run_measured(["long.txt" if word == "TEXT" else word for word in words], tmp_path)
     record_property("resident_bytes", peak)
     print(f"{name}: {peak >> 20} MB")  # noqa: T201
-    assert peak < (150 if mebibytes < 1024 else 300) << 20
+    assert peak < (90 if mebibytes < 1024 else 300) << 20
     if name in REFUSED:
         assert result.code == 1
         assert REFUSED[name] in result.error
