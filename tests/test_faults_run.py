@@ -49,7 +49,7 @@ def test_a_run_has_one_writer_and_its_lock_dies_with_it() -> None:
     with start("train", KITCHEN, "-o", "run", *settings(**ENDLESS, training__save_every_seconds=1e-9)) as process:
         wait_for(process, "step ")
         for more in ((), ("--overwrite",), ("--resume", "auto")):
-            error = fail("train", KITCHEN, "-o", "run", *settings(**ENDLESS), *more, code=1)
+            error = fail("train", KITCHEN, "-o", "run", *settings(), *more, code=1)
             assert "run: another process is writing there" in error
         assert process.poll() is None
         process.kill()
