@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import itertools
 import resource
 import shutil
 import stat
@@ -249,7 +250,7 @@ def test_a_bomb_goes_off_at_its_cap(tmp_path: Path, make: Callable[[Path, int], 
     assert path.stat().st_size < 20 << 20
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tracemalloc.start()
-    assert_refused(path, "more than the 1048576 bytes promised|promises more bytes|not an archive that can be read")
+    assert_refused(path, "more than the 1048576 bytes promised|not an archive that can be read")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 32 << 20
@@ -286,6 +287,24 @@ def nested_headers(path: Path) -> Path:
     header.type, header.size = tarfile.XHDTYPE, 0
     path.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT) * 10_000))
     return path
+
+
+def test_headers_are_not_kept(tmp_path: Path) -> None:
+    """Headers for all files that follow add up: they are forgotten with each file, as are the files read."""
+    number = itertools.count()
+    with gzip.open(tmp_path / "a.tar.gz", "wb", 1) as stream:
+        for _ in range(30):
+            keys = b"".join(b"30 k%019d=value\n" % next(number) for _ in range(1500))
+            header = tarfile.TarInfo("pax")
+            header.type, header.size = tarfile.XGLTYPE, len(keys)
+            stream.write(header.tobuf(tarfile.GNU_FORMAT) + keys + bytes(-len(keys) % 512))
+            stream.write(member(f"{next(number)}.txt").tobuf(tarfile.GNU_FORMAT))
+    tracemalloc.start()
+    unpack(tmp_path / "a.tar.gz", tmp_path / "out", 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(entries(tmp_path / "out")) == 30
+    assert peak < 4 << 20
 
 
 @pytest.mark.parametrize("make", [long_name, extended_headers, sparse_map, nested_headers])

@@ -96,6 +96,16 @@ def test_overlaps_are_those_of_sets(train: list[str], test: list[str], by_charac
 
 
 @pytest.mark.parametrize("by_character", [False, True])
+@pytest.mark.parametrize("block_bytes", [1, 7, 20])
+def test_blocks_do_not_show(by_character: bool, block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.cut_blocks, "__defaults__", (block_bytes,))
+    monkeypatch.setattr(files.cut_characters, "__defaults__", (block_bytes,))
+    parts = {"train": [TRAIN, "a b\n", TRAIN], "test": [TEST, TRAIN]}
+    rules = Rules(none(), characters() if by_character else whitespace())
+    assert overlaps(parts, rules, 5) == by_sets(parts, by_character, 5)
+
+
+@pytest.mark.parametrize("by_character", [False, True])
 def test_overlaps_in_real_text_are_those_of_sets(
     data_dir: Path, by_character: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

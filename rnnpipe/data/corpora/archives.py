@@ -80,15 +80,13 @@ def _naming(name: str) -> Iterator[None]:
 
 
 class _Bounded:
-    """A stream that gives out no more bytes than its allowance, and ends nowhere beyond `end`."""
+    """A stream that gives out no more bytes than its allowance."""
 
-    def __init__(self, stream: IO[bytes], name: str, allowance: int, end: int) -> None:
+    def __init__(self, stream: IO[bytes], name: str, allowance: int) -> None:
         self.allowance = allowance
         self._stream = stream
         self._name = name
-        self._end = end
-        self.tell = stream.tell
-        self.seekable = stream.seekable
+        self.tell, self.seek, self.seekable = stream.tell, stream.seek, stream.seekable
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(self.allowance + 1 if size < 0 else min(size, self.allowance + 1))
@@ -97,16 +95,11 @@ class _Bounded:
             raise InputError(f"{self._name}: its headers are larger than any that files need.")
         return data
 
-    def seek(self, position: int, whence: int = 0) -> int:
-        if position > self._end:  # to get there, all before it would be decompressed
-            raise InputError(f"{self._name}: promises more bytes than its manifest.")
-        return self._stream.seek(position, whence)
-
 
 def _tar_members(opened: IO[bytes], name: str, limit_bytes: int) -> Iterator[Member]:
     end = limit_bytes + _MEMBERS * 2 * tarfile.BLOCKSIZE
     with _naming(name), gzip.open(opened) as stream:
-        bounded = _Bounded(cast(IO[bytes], stream), name, _TAR_HEADERS, end)
+        bounded = _Bounded(cast(IO[bytes], stream), name, _TAR_HEADERS)
         with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as tar:
             while (member := tar.next()) is not None:
                 if not member.isdir():
@@ -126,14 +119,14 @@ def _tar_members(opened: IO[bytes], name: str, limit_bytes: int) -> Iterator[Mem
 
 
 def _zip_members(opened: IO[bytes], name: str, limit_bytes: int) -> Iterator[Member]:
-    bounded = _Bounded(opened, name, _ZIP_DIRECTORY, 1 << 62)
+    bounded = _Bounded(opened, name, _ZIP_DIRECTORY)
     with _naming(name), zipfile.ZipFile(cast(IO[bytes], bounded)) as archive:
         for member in archive.infolist():
             if member.is_dir():
                 continue
             if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
                 raise InputError(f"{name}: {member.filename[:80]!r} is a link, a device or the like, and no file.")
-            if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise InputError(
                     f"{name}: {member.filename[:80]!r} is encrypted, or compressed in another way than deflate."
                 )

@@ -84,8 +84,6 @@ def _lock(sink: IO[bytes], part: Path) -> None:
 def _continue(file: CorpusFile, sink: IO[bytes], progress: Progress, stall_seconds: float) -> None:
     """Append to `sink` what it lacks; raise _Cut if less came, InputError if more did."""
     have = sink.seek(0, os.SEEK_END)
-    if have > file.size:
-        have = sink.truncate(0)
     if have == file.size:
         return
     source, have = _open(file, have, stall_seconds)
