@@ -43,6 +43,14 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it, that are not there yet, and force their names to the disk."""
+    absent = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in absent:
+        fsync_path(each.parent)
+
+
 def _temporary(path: Path, kind: str = "tmp") -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
 
@@ -94,7 +102,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         raise InputError(f"{path}: is a directory; name a file to write to.")
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is no ordinary file, and a rename would replace it; name a file to write to.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     clear_leftovers(path.parent, path.name)
     temporary = _temporary(path)
     try:
@@ -164,7 +172,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file; name a directory to write to.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     clear_leftovers(path.parent, path.name)
     temporary = _temporary(path)
     if temporary.exists():
@@ -198,7 +206,8 @@ def _exchange(path: Path, temporary: Path) -> None:
             path.rename(temporary)
         aside.replace(path)
         raise
-    shutil.rmtree(aside)
+    aside.rename(temporary)  # what is named `aside` is whole
+    shutil.rmtree(temporary)
 
 
 def remove_directory(path: Path) -> None:
@@ -217,7 +226,7 @@ def lock_directory(path: Path) -> Iterator[bool]:
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file; name a directory to write to.")
-    path.mkdir(parents=True, exist_ok=True)
+    make_directory(path)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         yield _lock(descriptor, path)

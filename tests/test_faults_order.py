@@ -12,13 +12,13 @@ import pytest
 from cli import KITCHEN, settings
 from faults import strace  # noqa: F401 - a fixture
 
-CALLS = "openat,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,rmdir,write,sendfile,copy_file_range"
+CALLS = "mkdir,openat,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,rmdir,write,sendfile,copy_file_range"
 TEMPORARY = re.compile(r"\.(.+)\.\d+\.(tmp|aside)")
 
 
 @dataclass(frozen=True)
 class Event:
-    """A system call that changed something: fsync, rename, remove, or write (an open for writing is one)."""
+    """A system call that changed something: make, write (an open for writing is one), fsync, rename or remove."""
 
     kind: str
     path: Path
@@ -37,6 +37,8 @@ def events(log: Path) -> list[Event]:
         quoted = re.findall(r'"([^"]*)"', arguments)
         if name in ("fsync", "fdatasync"):
             found.append(Event("fsync", Path(described[0])))
+        elif name == "mkdir":
+            found.append(Event("make", Path(quoted[0])))
         elif name.startswith("rename"):
             found.append(Event("rename", *map(Path, quoted)))
         elif name in ("unlink", "unlinkat", "rmdir"):
@@ -53,6 +55,9 @@ def events(log: Path) -> list[Event]:
 def check_order(every: list[Event]) -> list[str]:
     """Check each publication in a trace; return the names that were published, in order."""
     published = []
+    for number, event in enumerate(every):
+        if event.kind == "make" and not any(TEMPORARY.fullmatch(part) for part in event.path.parts):
+            assert Event("fsync", event.path.parent) in every[number:], f"{event.path} is not on the disk"
     for number, event in enumerate(every):
         if event.kind != "rename" or event.target is None or not event.path.name.endswith(".tmp"):
             continue
@@ -130,8 +135,9 @@ def test_the_right_order_passes() -> None:
         [FILE[1], FILE[0], *NAMED],
         [*FILE, NAMED[0], Event("remove", Path("/r/old")), NAMED[1]],
         [*FILE, Event("write", Path("/r/.a.1.tmp")), *NAMED],
+        [*FILE, *NAMED, Event("make", Path("/r/b"))],
     ],
-    ids=["no fsync", "fsync before the write", "removal before the name is on the disk", "a write behind the fsync"],
+    ids=["no fsync", "fsync before the write", "removal before the name is on the disk", "a write later", "a folder"],
 )
 def test_a_wrong_order_is_found(wrong: list[Event]) -> None:
     with pytest.raises(AssertionError):

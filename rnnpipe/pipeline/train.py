@@ -100,7 +100,6 @@ def train(
     else:
         _clear(folder)
     config = with_numerics(config, numerics)
-    folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / DICTIONARY, vocabulary.to_bytes())
     write_bytes(folder / CONFIG, dump_config(config))
     built = [registry.build("callback", name, {}, folder) for name in config.training.callbacks]

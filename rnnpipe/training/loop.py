@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rnnpipe.data.windows import IGNORED, Batch, Cursor, single_windows, stream_batches_per_epoch, stream_windows
+from rnnpipe.durable import make_directory
 from rnnpipe.errors import DivergedError, InputError, Interrupted
 from rnnpipe.models.recurrent import States, detach
 from rnnpipe.runtime import autocast
@@ -45,7 +46,7 @@ def fit(task: Task, callbacks: Sequence[Callback], should_stop: Callable[[], boo
     (such steps are left out and counted if the configuration says so, but not ten in a row), and Interrupted, saved as
     well, once `should_stop()` is true.
     """
-    task.folder.mkdir(parents=True, exist_ok=True)
+    make_directory(task.folder)
     kept = task.resume.metrics if task.resume else None
     with MetricsWriter(task.folder, kept) as metrics:
         return _Fit(task, callbacks, metrics).run(should_stop)
