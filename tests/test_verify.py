@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli import KITCHEN, call, damage, fail, python, settings, succeed
+from cli import HARBOUR, KITCHEN, call, damage, fail, python, settings, succeed
 
 from rnnpipe.durable import read_record, write_record
 from rnnpipe.errors import InputError
@@ -194,3 +194,13 @@ def test_much_random_damage_is_found_and_named(run: Path) -> None:
     tried = check_damage(run, flips=200, cuts=50)
     sys.stderr.write(f"{tried} files with one byte changed or cut, all found\n")
     assert tried >= 250 * 15
+
+
+def test_an_offset_that_is_possible_but_not_the_one_written_is_found(tmp_path: Path) -> None:
+    succeed("build-dict", KITCHEN, HARBOUR, "-o", tmp_path / "dict", "--workers", 1)
+    succeed("encode", KITCHEN, HARBOUR, "--dict", tmp_path / "dict", "-o", tmp_path / "tokens", "--workers", 1)
+    file = tmp_path / "tokens" / "all" / "offsets.npy"
+    data = bytearray(file.read_bytes())
+    data[-8] ^= 1  # where the second document begins
+    file.write_bytes(data)
+    assert str(file) in fail("verify", tmp_path / "tokens", code=1)
