@@ -85,6 +85,8 @@ class TrainingConfig:
     evaluate_every: int = 0  # steps; 0: at the end of each epoch
     evaluation_window: int = 256
     log_every: int = 50
+    save_every_seconds: float = 600.0  # of training, at most, between checkpoints; 0: only with evaluations
+    nonfinite: Literal["stop", "skip"] = "stop"  # what to do with a step whose loss or gradient is not finite
     callbacks: tuple[Named, ...] = ()
 
 
@@ -318,6 +320,7 @@ def check(config: Config, source: str) -> None:
         ("training.evaluate_every", training.evaluate_every, training.evaluate_every >= 0, "0 (each epoch) or more"),
         ("training.evaluation_window", training.evaluation_window, training.evaluation_window >= 1, "1 or more"),
         ("training.log_every", training.log_every, training.log_every >= 1, "1 or more"),
+        ("training.save_every_seconds", training.save_every_seconds, training.save_every_seconds >= 0, "0 or more"),
         ("runtime.seed", config.runtime.seed, 0 <= config.runtime.seed < 2**63, "0 to 2^63 - 1"),
         ("runtime.threads", threads, threads is None or threads >= 1, "1 or more"),
     ]

@@ -8,17 +8,30 @@ one is still there.
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
+import itertools
 import json
 import math
 import os
+import re
 import shutil
+import stat
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from rnnpipe.errors import InputError
+
+# Small files can ask for much memory: a list of empty lists takes 25 times its size. These keep it under 500 MB.
+JSON_BYTES = 48 << 20
+JSON_VALUES = 1 << 22
+TOML_BYTES = 1 << 20
+LINE_BYTES = 1 << 24  # of a file that is read line by line
+_TOML_DOTS = 200
+
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]+)\.(?P<kind>tmp|aside)")
+_SEAL = re.compile(rb',\n  "sha256": "([0-9a-f]{64})"\n}\n\Z')
 
 
 def fsync_path(path: Path) -> None:
@@ -30,26 +43,45 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it, that are not there yet, and force their names to the disk."""
+    absent = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in absent:
+        fsync_path(each.parent)
 
 
-def _clear_leftovers(path: Path) -> None:
-    """Remove what a killed writer of the same target left behind; a living writer's files stay."""
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        if _is_dead(stale.name.split(".")[-2]):
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-    for aside in path.parent.glob(f".{glob.escape(path.name)}.*.aside"):
-        if not _is_dead(aside.name.split(".")[-2]):
+def _temporary(path: Path, kind: str = "tmp") -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
+
+
+def clear_leftovers(folder: Path, name: str | None = None, *, locked: bool = False) -> None:
+    """Remove what killed writers left in a folder, of any name or of one; a living writer's files stay.
+
+    What a writer had moved aside takes its name again if nothing has it. `locked`: the caller holds the folder's lock,
+    so that no writer lives, whatever process has its number now.
+    """
+    for item in list(folder.iterdir()) if folder.is_dir() else ():
+        found = _LEFTOVER.fullmatch(item.name)
+        if found is None or name not in (None, found["name"]) or not (locked or not _alive(int(found["pid"]))):
             continue
-        if path.exists():
-            shutil.rmtree(aside)
-        else:  # its writer died between the two renames of an exchange
-            aside.rename(path)
+        if found["kind"] == "aside" and not (folder / found["name"]).exists():
+            item.rename(folder / found["name"])  # its writer died between the two renames of an exchange
+        elif item.is_dir():
+            shutil.rmtree(item)
+        else:
+            item.unlink()
 
 
-def _is_dead(pid: str) -> bool:
-    return pid.isascii() and pid.isdigit() and not _alive(int(pid))
+def is_leftover(name: str) -> bool:
+    """Say whether a name is one that only a writer at work, or a killed one, has in use."""
+    return _LEFTOVER.fullmatch(name) is not None
+
+
+def moved_aside(folder: Path) -> dict[str, Path]:
+    """Return, by name, what a writer that was killed in an exchange has left under another name, whole."""
+    found = ((_LEFTOVER.fullmatch(item.name), item) for item in folder.glob(".*.aside"))
+    return {match["name"]: item for match, item in found if match and not (folder / match["name"]).exists()}
 
 
 def _alive(pid: int) -> bool:
@@ -70,8 +102,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         raise InputError(f"{path}: is a directory; name a file to write to.")
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is no ordinary file, and a rename would replace it; name a file to write to.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(path)
+    make_directory(path.parent)
+    clear_leftovers(path.parent, path.name)
     temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
@@ -100,7 +132,24 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with a final newline, whole and durable."""
-    write_bytes(path, (json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return `value` as indented JSON with a final newline."""
+    return (json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def record_bytes(record: dict[str, Any]) -> bytes:
+    """Return a record as JSON whose last member, `sha256`, is the digest of the file without that member."""
+    data = json_bytes(record)
+    seal = f',\n  "sha256": "{hashlib.sha256(data).hexdigest()}"\n}}\n'
+    return data.removesuffix(b"\n}\n") + seal.encode()
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a record with its own digest, whole and durable."""
+    write_bytes(path, record_bytes(record))
 
 
 def finite(value: Any) -> Any:
@@ -116,14 +165,15 @@ def finite(value: Any) -> Any:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield an empty temporary directory that becomes `path` when the block ends without an exception.
 
-    An existing `path` is replaced: it is renamed aside, the new one takes its name, and the old one is removed. A crash
-    between the two renames leaves neither under that name; the next writer then puts the old one back.
+    An existing `path` is replaced: it is renamed aside, the new one takes its name, and once that is on the disk the
+    old one is removed. A crash between the two renames leaves neither under that name: the old one is then found by
+    `moved_aside`, and the next writer puts it back.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file; name a directory to write to.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(path)
+    make_directory(path.parent)
+    clear_leftovers(path.parent, path.name)
     temporary = _temporary(path)
     if temporary.exists():
         shutil.rmtree(temporary)
@@ -134,21 +184,68 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             fsync_path(item)
         fsync_path(temporary)
         if path.exists():
-            aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
-            path.rename(aside)
-            try:
-                temporary.rename(path)
-            except BaseException:
-                aside.replace(path)
-                raise
-            shutil.rmtree(aside)
+            _exchange(path, temporary)
         else:
             temporary.rename(path)
+            fsync_path(path.parent)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         _name_file(error, path)
         raise
-    fsync_path(path.parent)
+
+
+def _exchange(path: Path, temporary: Path) -> None:
+    """Put a new directory in the place of an old one, which is back in its place after any error."""
+    aside = _temporary(path, "aside")
+    path.rename(aside)
+    try:
+        temporary.rename(path)
+        fsync_path(path.parent)
+    except BaseException:
+        if path.exists():
+            path.rename(temporary)
+        aside.replace(path)
+        raise
+    aside.rename(temporary)  # what is named `aside` is whole
+    shutil.rmtree(temporary)
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory; killed on the way, it is gone from its name all the same."""
+    doomed = _temporary(path)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+@contextlib.contextmanager
+def lock_directory(path: Path) -> Iterator[bool]:
+    """Hold a directory, made if it is not there, against other writers for the length of a block.
+
+    The lock is on the directory itself: it leaves no file behind and ends with the process, however that ends. Yields
+    whether there is a lock: some network file systems have none. Raises InputError if another process holds it.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; name a directory to write to.")
+    make_directory(path)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield _lock(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(
+            f"{path}: another process is writing there; wait until it has ended, or name another folder."
+        ) from None
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def sha256_file(path: Path, start: int = 0, stop: int | None = None) -> str:
@@ -163,27 +260,88 @@ def sha256_file(path: Path, start: int = 0, stop: int | None = None) -> str:
     return digest.hexdigest()
 
 
-def read_json(path: Path, limit_bytes: int = 1 << 26) -> Any:
-    """Return the value in a JSON file of at most `limit_bytes`; raise InputError naming the file, line and column."""
+def read_bounded(path: Path, limit_bytes: int) -> bytes:
+    """Return the bytes of an ordinary file of at most `limit_bytes`; raise InputError before a longer one is read."""
     path = Path(path)
-    size = path.stat().st_size
-    if size > limit_bytes:
-        raise InputError(f"{path}: {size} bytes, more than the {limit_bytes} that such a file may have.")
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a device has no end, and a pipe may never begin
+        raise InputError(f"{path}: is no ordinary file.")
+    if status.st_size > limit_bytes:
+        raise InputError(f"{path}: {status.st_size} bytes, more than the {limit_bytes} that such a file may have.")
+    with path.open("rb") as file:
+        return file.read(status.st_size)
+
+
+def parse_json(data: bytes, place: str) -> Any:
+    """Return the value in JSON of at most JSON_VALUES values; raise InputError naming the place, line and column."""
+    if sum(map(data.count, (b",", b"[", b"{"))) > JSON_VALUES:
+        raise InputError(f"{place}: more than the {JSON_VALUES} values that such a record may have.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+        if b"\\u" in data:  # half a surrogate pair can be written so, and could not be written again
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8; this is not a JSON file of rnnpipe.") from None
+        raise InputError(f"{place}: byte {error.start} is not UTF-8; this is not a JSON file of rnnpipe.") from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg} (not valid JSON).") from None
+        raise InputError(f"{place}, line {error.lineno}, column {error.colno}: {error.msg} (not valid JSON).") from None
     except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
-        raise InputError(f"{path}: not JSON that can be read: {error}.") from None
+        raise InputError(f"{place}: not JSON that can be read: {error}.") from None
 
 
-def read_record(path: Path, format_name: str, version: int) -> dict[str, Any]:
-    """Return the JSON object that names itself as of a format and version; raise InputError for anything else."""
-    record = read_json(path)
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def read_json(path: Path, limit_bytes: int = JSON_BYTES) -> Any:
+    """Return the value in a JSON file of at most `limit_bytes`; raise InputError naming the file, line and column."""
+    return parse_json(read_bounded(path, limit_bytes), str(path))
+
+
+def read_toml(path: Path, limit_bytes: int = TOML_BYTES) -> dict[str, Any]:
+    """Return the tables of a TOML file of at most `limit_bytes`; raise InputError naming the file and the line."""
+    data = read_bounded(path, limit_bytes)
+    # Time and memory of Python's reader grow with the square of the parts of a dotted key.
+    if any(line.count(b".") > _TOML_DOTS for line in data.splitlines()):
+        raise InputError(f"{path}: a line with more than {_TOML_DOTS} dots; no key is that deep. Break the line.")
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8; TOML is UTF-8.") from None
+    except (ValueError, RecursionError) as error:  # TOML that is not, or a number of thousands of digits
+        raise InputError(f"{path}: not valid TOML: {error}.") from None
+
+
+def read_lines(file: IO[bytes], name: str, limit_bytes: int = LINE_BYTES) -> Iterator[bytes]:
+    """Yield the lines of a file; raise InputError, naming the file, for one of more than `limit_bytes`."""
+    for number in itertools.count(1):
+        line = file.readline(limit_bytes + 1)
+        if len(line) > limit_bytes:
+            raise InputError(f"{name}, line {number}: more than the {limit_bytes} bytes that a line may have here.")
+        if not line:
+            return
+        yield line
+
+
+def read_record(path: Path, format_name: str, version: int, *, sealed: bool = False) -> dict[str, Any]:
+    """Return the JSON object that names itself as of a format and version; raise InputError for anything else.
+
+    A record that has its own digest must agree with it; with `sealed` it must have one.
+    """
+    data = read_bounded(path, JSON_BYTES)
+    record = parse_json(data, str(path))
     if not isinstance(record, dict) or record.get("format") != format_name:
         raise InputError(f"{path}: not a file of the format {format_name}, which is expected here.")
     if record.get("version") != version:
         raise InputError(f"{path}: {format_name} version {record.get('version')!r}; this rnnpipe reads {version}.")
+    if sealed or "sha256" in record:
+        check_seal(data, path)
+    record.pop("sha256", None)
     return record
+
+
+def check_seal(data: bytes, path: Path) -> None:
+    """Raise InputError unless a record's bytes end with the digest of the rest."""
+    seal = _SEAL.search(data)
+    if seal is None or hashlib.sha256(data[: seal.start()] + b"\n}\n").hexdigest() != seal[1].decode():
+        raise InputError(f"{path}: does not end with the SHA-256 of what stands before: damaged, or changed by hand.")

@@ -8,11 +8,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 2000  # characters of a message
+
 
 class RnnpipeError(Exception):
     """What went wrong, where, with which value, and what to do: one line for a person to read. Exit code 1."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        if len(message) > _LONGEST:  # it quotes a value that no person would have written
+            message = f"{message[: _LONGEST - 400]} ... {message[-400:]}"
+        super().__init__(message)
 
 
 class UsageError(RnnpipeError):

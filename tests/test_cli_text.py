@@ -23,6 +23,7 @@ from cli import (
     files,
     spawn,
     succeed,
+    unsealed,
 )
 
 import rnnpipe.durable
@@ -569,7 +570,7 @@ def test_the_refusal_of_a_dictionary_names_it_and_the_corpus(dictionary: Path):
 
 
 def test_a_dictionary_with_an_unknown_cleaner_names_it(dictionary: Path):
-    dictionary.write_bytes(dictionary.read_bytes().replace(b"unicode-words", b"unicode-wordz", 1))
+    dictionary.write_bytes(unsealed(dictionary.read_bytes()).replace(b"unicode-words", b"unicode-wordz", 1))
     assert "Did you mean 'unicode-words'?" in fail("encode", KITCHEN, "--dict", dictionary, "-o", "out", *ONE, code=2)
     assert not Path("out").exists()
     succeed("dict", "show", dictionary)  # which needs no rules

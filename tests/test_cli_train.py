@@ -161,14 +161,19 @@ def test_the_same_command_again_skips_all_and_changes_nothing():
     assert "step 1" not in second.err
 
 
-def test_a_changed_text_is_trained_on_again():
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_changed_text_is_trained_on_when_the_run_may_be_replaced(finished: bool):
     Path("a.txt").write_text(Path(KITCHEN).read_text(encoding="utf-8"), encoding="utf-8")
     train("a.txt", "run")
-    before = losses(Path("run"))
+    if not finished:
+        Path("run/run.json").unlink()  # as training leaves it when it is interrupted
+    before = files(Path("run"))
     Path("a.txt").write_text(Path(HARBOUR).read_text(encoding="utf-8"), encoding="utf-8")
-    result = train("a.txt", "run")
+    assert "--overwrite" in fail("train", "a.txt", "-o", "run", *settings(), "--resume", "auto", code=1)
+    assert files(Path("run")) == before
+    result = train("a.txt", "run", "--overwrite")
     assert "up to date" not in result.err
-    assert losses(Path("run")) != before
+    assert losses(Path("run")) != losses_of(before)
 
 
 def test_without_a_name_a_run_goes_to_a_folder_of_its_own():
@@ -428,7 +433,11 @@ def test_run_from_a_stage_repeats_it_and_all_behind_it():
     config = write_config()
     succeed("run", config)
     before = losses(Path("runs/experiment"))
-    result = succeed("run", config, "--from", "encode")
+    for stage in ("clean", "build-dict", "encode", "train"):
+        content = files(Path("runs/experiment"))
+        assert "--overwrite" in fail("run", config, "--from", stage, code=1)
+        assert files(Path("runs/experiment")) == content
+    result = succeed("run", config, "--from", "encode", "--overwrite")
     assert "build-dict: up to date" in result.err
     assert "encode: done" in result.err
     assert "step 1/20" in result.err

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from rnnpipe.data.corpora.manifest import shipped
+
 FOLDER = Path(__file__).resolve().parent.parent / "corpora"
-MANIFESTS = sorted(FOLDER.glob("*.toml"))
+PUBLIC = {path.stem: path for path in shipped()}
+MANIFESTS = [*sorted(FOLDER.glob("*.toml")), *PUBLIC.values()]
 
 
 def files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
@@ -46,5 +49,5 @@ def test_public_corpora_are_those_that_were_measured(data_dir: Path) -> None:
         for digest, name in (line.split() for line in (data_dir / "SHA256SUMS").read_text().splitlines())
     }
     for name in ("tinyshakespeare", "small-parallel-enja"):
-        for record in files(tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))):
+        for record in files(tomllib.loads(PUBLIC[name].read_text(encoding="utf-8"))):
             assert record["sha256"] == digests[record["file"]], record["file"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli import unsealed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cleaning import texts
@@ -309,7 +310,7 @@ def test_corpora_and_files_are_not_mixed(text: Path, tmp_path: Path) -> None:
 def test_a_damaged_record(text: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
     clean([str(text)], tmp_path / "out")
     meta = tmp_path / "out" / "corpus.json"
-    meta.write_text(json.dumps({**json.loads(meta.read_text()), **change}))
+    meta.write_text(json.dumps({**json.loads(unsealed(meta.read_bytes())), **change}))
     with pytest.raises(InputError, match=rf"corpus\.json.*{message}"):
         load_corpus(tmp_path / "out")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli import unsealed
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -301,7 +302,7 @@ def test_what_is_no_token_folder(tmp_path: Path) -> None:
 )
 def test_a_damaged_record(tokens: Path, change: dict[str, Any], message: str) -> None:
     meta = tokens / "meta.json"
-    meta.write_text(json.dumps({**json.loads(meta.read_text()), **change}))
+    meta.write_text(json.dumps({**json.loads(unsealed(meta.read_bytes())), **change}))
     with pytest.raises(InputError, match=rf"meta\.json: .*{message}"):
         load_tokens(tokens)
 
@@ -357,7 +358,8 @@ def test_a_damaged_header_is_an_error_or_harmless(tmp_path_factory: pytest.TempP
     (folder / "tokens.npy").write_bytes(data)
     np.save(folder / "offsets.npy", np.zeros(1, np.int64))
     digest = hashlib.sha256(bytes(range(9))).hexdigest()
-    record = {"documents": 1, "tokens": 9, "unknown": 0, "sha256": digest}
+    offsets = hashlib.sha256(bytes(8)).hexdigest()
+    record = {"documents": 1, "tokens": 9, "unknown": 0, "sha256": digest, "offsets_sha256": offsets}
     try:
         part = TokenFolder(folder.parent, {"vocab_size": 9, "parts": {"all": record}}).part("all")
     except InputError as error:
@@ -393,7 +395,7 @@ def test_an_array_of_another_unsigned_type_is_an_error(tokens: Path) -> None:
 def test_a_dictionary_of_characters_with_a_longer_token(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "dict"
     build_dict([str(folder)], path, cleaner=Named("none"), tokenizer=Named("characters"))
-    lines = path.read_text().split("\n")
+    lines = unsealed(path.read_bytes()).decode().split("\n")
     lines[1] += "x"
     path.write_text("\n".join(lines))
     with pytest.raises(InputError, match=r"dict, line 2"):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli import unsealed
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -184,7 +185,10 @@ def test_the_order_of_what_was_counted_does_not_matter() -> None:
 
 
 def test_the_file_is_as_documented() -> None:
-    header, *lines = SMALL.to_bytes().decode().split("\n")
+    data = SMALL.to_bytes().decode()
+    header, *lines = data.split("\n")
+    seal = json.loads(header)["sha256"]
+    assert seal == hashlib.sha256(data.replace(f', "sha256": "{seal}"', "").encode()).hexdigest()
     assert lines == ["9\tthe", "5\ta", "5\tof", "5\t\u00e9", "4\tb\\tc", "1\trare", ""]
     assert json.loads(header) == {
         "format": "rnnpipe-dictionary",
@@ -195,6 +199,7 @@ def test_the_file_is_as_documented() -> None:
         "max_size": None,
         "totals": {"characters": 99, "tokens": 29, "types": 6},
         "counted": [],
+        "sha256": seal,
     }
 
 
@@ -210,7 +215,7 @@ def test_no_such_dictionary(tmp_path: Path) -> None:
 
 def with_header(**changes: Any) -> bytes:
     line, _, body = SMALL.to_bytes().partition(b"\n")
-    header = {**json.loads(line), **changes}
+    header = {**json.loads(line), "sha256": ..., **changes}
     return json.dumps({key: value for key, value in header.items() if value is not ...}).encode() + b"\n" + body
 
 
@@ -266,8 +271,10 @@ def test_a_damaged_header(data: bytes, message: str) -> None:
         (b"1\trare\n", b"1\trare", "line 7: expected"),
         (b"1\trare\n", b"", "promises 6 types and 29 tokens, the file has 5 and 28: it is damaged or was cut"),
         (b"1\trare\n", b"1\trare\n\n", "line 8: expected"),
+        (b"1\trare\n", b"1\trare\n1\tsuch\n", "line 8: one more than the 6 types that the first line promises"),
+        (b"1\trare\n", b"1\tof\n", "'of' stands in two lines"),
     ],
-    ids=range(16),
+    ids=range(18),
 )
 def test_a_damaged_line_is_named(old: bytes, new: bytes, message: str) -> None:
     data = SMALL.to_bytes()
@@ -290,8 +297,7 @@ def test_a_record_of_a_counted_text_is_checked(record: dict[str, Any]) -> None:
 @given(st.data())
 @settings(deadline=None, max_examples=300)
 def test_any_damage_is_named_or_gives_a_dictionary(data: st.DataObject) -> None:
-    original = SMALL.to_bytes()
-    damaged = bytearray(original)
+    damaged = bytearray(unsealed(SMALL.to_bytes()))
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(damaged) - 1))
         kind = data.draw(st.sampled_from(["flip", "set", "delete", "insert"]))

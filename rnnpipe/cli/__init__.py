@@ -32,6 +32,8 @@ COMMANDS = {
     "predict": ("predict", "Show the likely next tokens of a text."),
     "generate": ("generate", "Continue prompts with a run."),
     "plot": ("plot", "Draw the loss curves of a run."),
+    "verify": ("verify", "Check a run or another output against its digests."),
+    "corpus": ("corpus", "List, fetch or audit corpora."),
     "plugins": ("plugins", "List, show, check and begin plugins."),
     "bench": ("bench", "Measure speed on this machine."),
 }
@@ -153,10 +155,28 @@ def run(args: list[str] | None = None) -> None:
     # Torch's threads wait for each other at every timestep by spinning. While another program holds a core, they spin
     # for whole time slices, and a step takes 20 to 80 times as long; a bounded spin costs nothing otherwise.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    _open_closed_streams()
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
             signal.signal(getattr(signal, name), _terminate)
     sys.exit(_run(words, debug="--debug" in words))
+
+
+def _open_closed_streams() -> None:
+    """Open to nowhere what was closed of standard input, output and error.
+
+    Else the next file to be opened would have such a number, and be written to by whoever means the stream.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _run(words: list[str], debug: bool) -> int:
@@ -177,8 +197,7 @@ def _run(words: list[str], debug: bool) -> int:
     except Terminated as error:
         return _fail(f"ended by {signal.Signals(error.number).name}.", error, 128 + error.number, debug)
     except (ReaderGone, BrokenPipeError):
-        # Python flushes standard output once more when it exits, and would complain of the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
         return 0
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
@@ -224,11 +243,19 @@ def _fail(message: str, error: BaseException, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     line = " ".join(message.split())
-    with contextlib.suppress(OSError):  # standard error may be gone as well
-        click.echo(f"Error: {line}", err=True)
+    say(f"Error: {line}")
     return code
 
 
 def say(message: str, **style: Any) -> None:
-    """Tell a person something on standard error."""
-    click.echo(message, err=True)
+    """Tell a person something on standard error. That nobody listens any more is no reason to end the work."""
+    try:
+        click.echo(message, err=True)
+    except OSError:
+        _silence(sys.stderr)
+
+
+def _silence(stream: Any) -> None:
+    """Send the rest to nowhere: Python flushes once more when it exits, and would complain of a closed pipe."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

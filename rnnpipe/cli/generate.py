@@ -109,6 +109,7 @@ def _read_prompts(
 
 
 def _read_records(prompts: tuple[str, ...], source: Path | None, jsonl: bool) -> Iterator[dict[str, Any]]:
+    from rnnpipe.durable import read_lines
     from rnnpipe.errors import InputError
 
     if source is None:
@@ -118,7 +119,7 @@ def _read_records(prompts: tuple[str, ...], source: Path | None, jsonl: bool) ->
         raise InputError("standard input is closed; give prompts as arguments or with --file F.")
     name = "standard input" if str(source) == "-" else str(source)
     with nullcontext(sys.stdin.buffer) if str(source) == "-" else source.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(read_lines(file, name), 1):
             try:
                 text = line.decode("utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
@@ -134,11 +135,15 @@ def _parse_record(text: str, place: str) -> dict[str, Any]:
 
     try:
         record = json.loads(text)
-    except ValueError as error:
-        raise InputError(f'{place}: not JSON ({error}); expected an object such as {{"prompt": "..."}}.') from None
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise InputError(f'{place}: not JSON ({reason}); expected an object such as {{"prompt": "..."}}.') from None
     if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
         raise InputError(f'{place}: expected an object with "prompt", a text; received {text[:60]}')
     check_text(record["prompt"], f'{place}, "prompt"')
+    if isinstance(record.get("id"), list | dict):
+        raise InputError(f'{place}: "id" is a {type(record["id"]).__name__}; it takes a text or a number.')
+    check_text(str(record.get("id")), f'{place}, "id"')
     seed = record.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise InputError(f'{place}: "seed" is {seed!r}; it takes a whole number from 0 to 2^63 - 1.')

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ class TrainingProgress:
     def __init__(self, level: str) -> None:
         self.level = level
         self.bar: tqdm[None] | None = None
+        self.skipped = 0
 
     def on_start(self, state: TrainState) -> None:
         """Open the bar, on a terminal."""
@@ -33,6 +35,7 @@ class TrainingProgress:
 
     def on_step(self, state: TrainState) -> None:
         """Show an interval's loss."""
+        self._warn_of_skipped(state)
         line = f"step {state.step}{_of(state)}  epoch {state.epoch + 1}  {self._loss(state.loss_nats)}"
         line += f"  {state.tokens_per_second:,.0f} tokens/s  ETA {_eta(state)}"
         if self.bar is None:
@@ -43,6 +46,7 @@ class TrainingProgress:
 
     def on_evaluate(self, state: TrainState) -> None:
         """Show the validation loss."""
+        self._warn_of_skipped(state)
         if state.valid_loss_nats is not None:
             best = "  best so far" if state.best_step == state.step else ""
             self._write(f"step {state.step}  validation {self._loss(state.valid_loss_nats)}{best}")
@@ -59,6 +63,11 @@ class TrainingProgress:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+    def _warn_of_skipped(self, state: TrainState) -> None:
+        if state.skipped_steps > self.skipped:
+            self.skipped = state.skipped_steps
+            self._write(f"warning: steps skipped so far, as their loss or gradient was not finite: {self.skipped:,}")
 
     def _write(self, line: str) -> None:
         if self.bar is None:
@@ -116,19 +125,29 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Yield what hears the first Ctrl-C, SIGTERM or SIGHUP, so that training can save; the second one ends at once."""
+    """Yield what hears the first Ctrl-C, SIGTERM or SIGHUP, so that training can save; the second one ends at once.
+
+    A signal that is ignored stays so: `nohup` and shells that start a job in the background ask for that.
+    """
     stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if not stop.training and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not stop.training or stop.number is not None:
+        if not stop.training:
             raise Terminated(number)
         stop.number = number
-        say("stopping after this step and saving; once more to end at once")
+        for other in before:  # the system's own way: it ends the process even within a long operation of torch
+            signal.signal(other, signal.SIG_DFL)
+        # Not by `say`: a handler may run while a line is being written, and must not write to the same stream.
+        with suppress(OSError):
+            os.write(2, b"stopping after this step and saving; once more to end at once\n")
 
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, handle) for number in numbers}
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, handle)
     try:
         yield stop
     finally:

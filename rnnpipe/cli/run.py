@@ -18,7 +18,7 @@ from rnnpipe.cli.common import PATH, json_option
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key, as in model.hidden_size=512.")
 @click.option("--dry-run", is_flag=True, help="Check and print the configuration and the stages; run nothing.")
-@click.option("--overwrite", is_flag=True, help="Replace a finished run of other settings.")
+@click.option("--overwrite", is_flag=True, help="Replace a run that is there.")
 @json_option
 def command(
     config: str,

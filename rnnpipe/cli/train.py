@@ -29,9 +29,13 @@ DEMO = "demo"
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="[auto]")
 @click.option("--seed", type=click.IntRange(min=0), help="[0]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key, as in model.hidden_size=512.")
-@click.option("--resume", metavar="auto|RUN", help="Go on with an interrupted run: RUN, or the one this command names.")
+@click.option(
+    "--resume",
+    metavar="auto|PATH",
+    help="Go on with an interrupted run: PATH, or one of its checkpoints, or the run this command names.",
+)
 @click.option("--dry-run", is_flag=True, help="Check and print the configuration and the stages; run nothing.")
-@click.option("--overwrite", is_flag=True, help="Replace a finished run of other settings.")
+@click.option("--overwrite", is_flag=True, help="Replace a run that is there.")
 @json_option
 def command(
     inputs: tuple[str, ...],
@@ -59,8 +63,9 @@ def command(
     from rnnpipe.pipeline.complete import complete
     from rnnpipe.pipeline.stages import Plan
 
+    resume_step = None
     if resume not in (None, "auto"):
-        inputs, output = _resumed(resume, inputs, output, demo)
+        inputs, output, resume_step = _resumed(Path(str(resume)), inputs, output, demo)
     if demo == bool(inputs):
         raise click.UsageError("name texts, one folder or one CONFIG.toml to train on, or pass --demo.")
     config = _base(inputs, demo)
@@ -76,20 +81,23 @@ def command(
     given = [f"{key}={_toml(value)}" for key, value in flags.items() if value is not None]
     config = complete(apply_settings(config, [*given, *settings]))
     folder = output or default_folder(config, inputs, demo)
-    execute(config, folder, Plan(), dry_run, overwrite, as_json, resume=resume is not None)
+    execute(config, folder, Plan(), dry_run, overwrite, as_json, resume=resume is not None, resume_step=resume_step)
 
 
 def _resumed(
-    resume: str | None, inputs: tuple[str, ...], output: Path | None, demo: bool
-) -> tuple[tuple[str, ...], Path]:
-    """Return the configuration and the folder of the run to go on with."""
-    from rnnpipe.pipeline.folder import CONFIG, check_is_run
+    path: Path, inputs: tuple[str, ...], output: Path | None, demo: bool
+) -> tuple[tuple[str, ...], Path, int | None]:
+    """Return the configuration and the folder of the run to go on with, and the step if `path` is a checkpoint."""
+    from rnnpipe.pipeline.folder import CHECKPOINTS, CONFIG, check_is_run
 
     if inputs or output or demo:
-        raise click.UsageError("--resume RUN says all by itself; leave out texts, --demo and -o.")
-    folder = Path(str(resume))
-    check_is_run(folder)
-    return (str(folder / CONFIG),), folder
+        raise click.UsageError("--resume PATH says all by itself; leave out texts, --demo and -o.")
+    place, step = path.absolute(), None
+    number = place.name.removeprefix("step-")
+    if place.parent.name == CHECKPOINTS and number.isascii() and number.isdigit():
+        path, step = place.parent.parent, int(number)
+    check_is_run(path)
+    return (str(path / CONFIG),), path, step
 
 
 def _base(inputs: tuple[str, ...], demo: bool) -> Config:
@@ -179,6 +187,7 @@ def execute(
     as_json: bool,
     *,
     resume: bool = False,
+    resume_step: int | None = None,
 ) -> None:
     """Run the stages of a configuration and tell a person what came of it."""
     from rnnpipe.plugins import full_registry, text_registry
@@ -203,6 +212,7 @@ def execute(
                 report=say,
                 overwrite=overwrite,
                 resume=resume,
+                resume_step=resume_step,
             )
         except BaseException as error:
             progress.close()

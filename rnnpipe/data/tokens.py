@@ -25,11 +25,10 @@ FORMAT = "rnnpipe-tokens"
 VERSION = 1
 META = "meta.json"
 DICTIONARY = "dictionary.txt"
-OWN_FILES = (
-    META,
-    DICTIONARY,
-    *(f"{part}/{name}.npy" for part in ("train", "valid", "test", "all") for name in ("tokens", "offsets")),
-)
+PARTS = ("train", "valid", "test", "all")
+OWN_FILES = (META, DICTIONARY, *(f"{part}/{name}.npy" for part in PARTS for name in ("tokens", "offsets")))
+_MOST_IDS = 1 << 32
+_MOST_TOKENS = 1 << 48
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -109,11 +108,13 @@ def write_part(folder: Path, documents: Iterable[Iterable[Ids]], vocabulary: Voc
                 tokens.append(ids)
     with array_writer(folder / "offsets.npy", np.dtype(np.int64)) as file:
         file.append(np.array(offsets, np.int64))
+        offsets_digest = file.digest.hexdigest()
     return {
         "documents": len(offsets),
         "tokens": tokens.length,
         "unknown": unknown,
         "sha256": tokens.digest.hexdigest(),
+        "offsets_sha256": offsets_digest,
     }
 
 
@@ -133,19 +134,31 @@ class TokenFolder:
         """Return its dictionary; raise InputError with both digests if another one lies there."""
         vocabulary = load_vocabulary(self.path / DICTIONARY)
         check_dictionary(self, vocabulary, self.path / DICTIONARY)
+        if vocabulary.size != self.meta["vocab_size"]:
+            raise InputError(f"{self.path / META}: vocab_size is not {vocabulary.size}, which its dictionary has.")
         return vocabulary
 
     def part(self, name: str) -> TokenFile:
-        """Return the tokens of one part, memory-mapped and checked against their digest."""
+        """Return the tokens of one part, memory-mapped; raise InputError for other ids or offsets than were written."""
         record = self.meta["parts"].get(name)
         if record is None:
             raise InputError(f"{self.path}: has no part '{name}'; it has {', '.join(self.parts)}.")
         path = self.path / name / "tokens.npy"
         tokens = _map_array(path, smallest_type(self.meta["vocab_size"]), record["tokens"])
-        if hashlib.sha256(tokens.data).hexdigest() != record.get("sha256"):
-            raise InputError(f"{path}: its SHA-256 is not the one in {META}: damaged; run `rnnpipe encode` again.")
-        offsets = _map_array(self.path / name / "offsets.npy", np.dtype(np.int64), record["documents"])
+        _check_digest(path, tokens, record.get("sha256"))
+        path = path.with_name("offsets.npy")
+        offsets = _map_array(path, np.dtype(np.int64), record["documents"])
+        _check_digest(path, offsets, record.get("offsets_sha256"))
+        if len(tokens) and int(tokens.max()) >= self.meta["vocab_size"]:
+            raise InputError(f"{path.with_name('tokens.npy')}: has the id {tokens.max()}, which no token has.")
+        if len(offsets) and not (offsets[0] == 0 and (np.diff(offsets) > 0).all() and offsets[-1] < len(tokens)):
+            raise InputError(f"{path}: is not the ascending list of where documents begin.")
         return TokenFile(tokens, offsets)
+
+
+def _check_digest(path: Path, array: npt.NDArray[Any], expected: Any) -> None:
+    if hashlib.sha256(array.data).hexdigest() != expected:
+        raise InputError(f"{path}: its SHA-256 is not the one in {META}: damaged; run `rnnpipe encode` again.")
 
 
 def _map_array(path: Path, dtype: np.dtype[Any], length: int) -> npt.NDArray[Any]:
@@ -176,15 +189,25 @@ def load_tokens(path: Path) -> TokenFolder:
         )
     meta = read_record(meta_path, FORMAT, VERSION)
     parts = meta.get("parts")
-    fields = ("documents", "tokens", "unknown")
-    if not isinstance(parts, dict) or not all(
-        isinstance(record, dict) and all(isinstance(record.get(key), int) and record[key] >= 0 for key in fields)
-        for record in parts.values()
-    ):
-        raise InputError(f"{meta_path}: parts is {parts!r}, not counts of documents, tokens and unknown by part.")
-    if not isinstance(meta.get("dictionary"), str) or not isinstance(meta.get("vocab_size"), int):
+    if not isinstance(parts, dict) or not all(_is_part(name, record) for name, record in parts.items()):
+        received = repr(parts)[:60]
+        raise InputError(f"{meta_path}: parts is {received}, not counts of documents, tokens and unknown by part.")
+    if not isinstance(meta.get("dictionary"), str) or not _is_count(meta.get("vocab_size"), _MOST_IDS):
         raise InputError(f"{meta_path}: the digest of the dictionary or its size is missing.")
     return TokenFolder(Path(path), meta)
+
+
+def _is_part(name: str, record: Any) -> bool:
+    return (
+        name in PARTS
+        and isinstance(record, dict)
+        and all(_is_count(record.get(key), _MOST_TOKENS) for key in ("documents", "tokens", "unknown"))
+        and all(isinstance(record.get(key), str) for key in ("sha256", "offsets_sha256"))
+    )
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return type(value) is int and 0 <= value <= most
 
 
 def check_dictionary(tokens: TokenFolder, vocabulary: Vocabulary, name: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rnnpipe.data.base import PARTS, TextDataset, TextFileDataset
 from rnnpipe.data.text_files import TextFiles, temporary_folder
-from rnnpipe.durable import atomic_directory, write_json
+from rnnpipe.durable import atomic_directory, write_record
 from rnnpipe.errors import InputError, UsageError
 from rnnpipe.pipeline.common import (
     Progress,
@@ -65,19 +65,19 @@ def clean_dataset(
     errors: Errors = "strict",
     inputs: Sequence[str] = (),
     skip: bool = False,
+    before_writing: Callable[[], None] = lambda: None,
     progress: Progress = no_progress,
 ) -> Cleaned:
-    """Clean the parts of a text dataset into `out`; with `skip`, not if they lie there already."""
+    """Clean the parts of a text dataset into `out`; with `skip`, not if they lie there already.
+
+    `before_writing` is called when they do not, and may raise.
+    """
     check_output_folder(out, META, FORMAT, OWN_FILES, inputs)
     with temporary_folder() as spool:
-        if isinstance(dataset, TextFileDataset):
-            parts: dict[str, list[TextFile]] = {part: list(dataset.texts(part, spool, split_at)) for part in PARTS}
-        else:
-            parts = {part: _spool_documents(dataset, part, spool) for part in PARTS}
-        parts = {part: texts for part, texts in parts.items() if texts}
+        parts = dataset_parts(dataset, spool, split_at)
         if "train" not in parts:
             raise InputError("the dataset has no training text.")
-        return _write(out, parts, cleaner, errors, progress, skip)
+        return _write(out, parts, cleaner, errors, progress, skip, before_writing)
 
 
 def load_text_dataset(dataset: Named) -> TextDataset:
@@ -87,6 +87,17 @@ def load_text_dataset(dataset: Named) -> TextDataset:
     if not isinstance(built, TextDataset):
         raise UsageError(f"dataset '{dataset.name}' has no documents; a language model needs a dataset of texts.")
     return built
+
+
+def dataset_parts(
+    dataset: TextDataset, spool: Path, split_at: Literal["line", "character"]
+) -> dict[str, list[TextFile]]:
+    """Return the documents of each part that has any; those that lie in no file are written into the folder `spool`."""
+    if isinstance(dataset, TextFileDataset):
+        parts = {part: list(dataset.texts(part, spool, split_at)) for part in PARTS}
+    else:
+        parts = {part: _spool_documents(dataset, part, spool) for part in PARTS}
+    return {str(part): texts for part, texts in parts.items() if texts}
 
 
 def _spool_documents(dataset: TextDataset, part: Any, spool: Path) -> list[TextFile]:
@@ -108,6 +119,7 @@ def _write(
     errors: Errors,
     progress: Progress,
     skip: bool,
+    before_writing: Callable[[], None] = lambda: None,
 ) -> Cleaned:
     built = load_cleaner(cleaner)
     made_from = fingerprint(
@@ -122,6 +134,7 @@ def _write(
         before = load_corpus(out)
         if before.meta.get("made_from") == made_from:
             return Cleaned(out, before.meta["parts"], CleanTotals(0, 0, 0, CleaningReport()), skipped=True)
+    before_writing()
     totals = CleanTotals(0, 0, 0, CleaningReport())
     records = {}
     with atomic_directory(out) as temporary:
@@ -143,7 +156,7 @@ def _write(
             "mended_bytes": totals.mended_bytes,
             "parts": records,
         }
-        write_json(temporary / META, meta)
+        write_record(temporary / META, meta)
     return Cleaned(out, records, totals)
 
 

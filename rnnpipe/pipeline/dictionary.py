@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,13 +45,14 @@ def build_dict(
     errors: Errors = "strict",
     workers: int | None = None,
     skip: bool = False,
+    before_writing: Callable[[], None] = lambda: None,
     progress: Progress = no_progress,
 ) -> Built:
     """Count the tokens of texts, or of the training parts of cleaned corpora, and write the dictionary `out`.
 
     The file is the same to the byte for any number of workers and any order of inputs. `cleaner` None means the one
     that a cleaned corpus went through, otherwise `unicode-words`. With `skip`, a dictionary that already counts just
-    this is left as it is.
+    this is left as it is; `before_writing` is called when there is none, and may raise.
     """
     check_output_file(out, inputs, DICTIONARY_START, "a dictionary")
     with temporary_folder() as spool:
@@ -77,6 +78,7 @@ def build_dict(
                 max_size,
             ):
                 return Built(before, 0, skipped=True)
+        before_writing()
         counts = count_tokens(texts, loader, errors=errors, workers=workers or workers_for(texts), progress=progress)
         vocabulary = build_vocabulary(
             counts.tokens,
@@ -86,7 +88,7 @@ def build_dict(
             counted=counted,
             characters=counts.characters,
         )
-    _check(vocabulary, counts, inputs)
+    check_vocabulary(vocabulary, counts, inputs)
     vocabulary.save(out)
     return Built(vocabulary, counts.mended_bytes)
 
@@ -100,7 +102,8 @@ def _whole_files(texts: Sequence[TextFile]) -> list[TextFile]:
     return list(whole.values())
 
 
-def _check(vocabulary: Vocabulary, counts: Counts, inputs: Sequence[str]) -> None:
+def check_vocabulary(vocabulary: Vocabulary, counts: Counts, inputs: Sequence[str]) -> None:
+    """Raise InputError if the inputs have no token at all, or none above the threshold."""
     names = ", ".join(inputs)
     if not counts.tokens:
         raise InputError(

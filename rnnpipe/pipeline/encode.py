@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from rnnpipe.data.encode import encode_texts
 from rnnpipe.data.text_files import temporary_folder
 from rnnpipe.data.tokens import DICTIONARY, FORMAT, META, OWN_FILES, VERSION, TokenFolder, load_tokens, write_part
-from rnnpipe.durable import atomic_directory, write_json
+from rnnpipe.durable import atomic_directory, write_record
 from rnnpipe.errors import InputError
 from rnnpipe.pipeline.common import (
     Progress,
@@ -45,11 +45,13 @@ def encode(
     errors: Errors = "strict",
     workers: int | None = None,
     skip: bool = False,
+    before_writing: Callable[[], None] = lambda: None,
     progress: Progress = no_progress,
 ) -> Encoded:
     """Write the token folder `out` of texts, or of all parts of cleaned corpora, by the rules of a dictionary.
 
-    Raises InputError, with the digests of both, if a corpus was cleaned by other rules than the dictionary's.
+    With `skip`, a token folder of just these is left as it is; `before_writing` is called when there is none, and may
+    raise. Raises InputError, with the digests of both, if a corpus was cleaned by other rules than the dictionary's.
     """
     vocabulary = load_vocabulary(dictionary)
     check_output_folder(out, META, FORMAT, OWN_FILES, [*inputs, str(dictionary)])
@@ -74,6 +76,7 @@ def encode(
             before = load_tokens(out)
             if before.meta.get("made_from") == made_from:
                 return Encoded(before, 0, skipped=True)
+        before_writing()
         records: dict[str, Any] = {}
         mended: list[int] = []
         with atomic_directory(out) as temporary:
@@ -99,5 +102,5 @@ def encode(
                 "made_from": made_from,
                 "parts": records,
             }
-            write_json(temporary / META, meta)
+            write_record(temporary / META, meta)
     return Encoded(load_tokens(out), sum(mended))

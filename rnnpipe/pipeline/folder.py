@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from rnnpipe.config import Config, dump_config, load_config
+from rnnpipe.durable import is_leftover
 from rnnpipe.errors import InputError, RnnpipeError
+from rnnpipe.text.corpus import is_corpus
 
 CONFIG = "config.toml"
 DICTIONARY = "dictionary.txt"
@@ -15,6 +17,9 @@ TOKENS = "tokens"
 CHECKPOINTS = "checkpoints"
 RECORD = "run.json"  # written last: the training is finished
 EVALUATION = "evaluation.json"
+CARD = "README.md"
+RUN_FORMAT = "rnnpipe-run"
+RUN_VERSION = 1
 
 
 def check_is_run(folder: Path) -> None:
@@ -35,7 +40,7 @@ def check_may_run(config: Config, folder: Path, *, overwrite: bool = False, resu
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder for the run.")
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not folder.is_dir() or all(_is_beginning(item) for item in folder.iterdir()):
         return
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder}: holds other files (no {CONFIG}); name a new or empty folder with -o.")
@@ -45,7 +50,7 @@ def check_may_run(config: Config, folder: Path, *, overwrite: bool = False, resu
         raise InputError(
             f"{folder}: its {CONFIG} is not that of a run; name another folder with -o. ({error})"
         ) from None
-    if overwrite or not any((folder / CHECKPOINTS).glob("step-*")):
+    if overwrite or not is_trained(folder):
         return
     finished = (folder / RECORD).is_file()
     if not same_settings(config, before):
@@ -57,6 +62,26 @@ def check_may_run(config: Config, folder: Path, *, overwrite: bool = False, resu
         raise InputError(
             f"{folder}: holds an interrupted run. Go on with it: `rnnpipe train --resume {folder}`, or start it again "
             "with --overwrite."
+        )
+
+
+def _is_beginning(item: Path) -> bool:
+    """Say whether an entry of a folder is what a run has that was killed before it had its configuration."""
+    return is_leftover(item.name) or (item.name == CORPUS and is_corpus(str(item)))
+
+
+def is_trained(folder: Path) -> bool:
+    """Say whether a run has a checkpoint, which what is written before training must fit."""
+    return any((folder / CHECKPOINTS).glob("step-*")) or any((folder / CHECKPOINTS).glob(".step-*.aside"))
+
+
+def check_may_replace(folder: Path, path: Path) -> None:
+    """Raise InputError if `path`, which is about to be written, is part of what a trained run in `folder` rests on."""
+    if path.exists() and is_trained(folder):
+        kind = "a finished" if (folder / RECORD).is_file() else "an interrupted"
+        raise InputError(
+            f"{folder}: holds {kind} run, and its {path.name} would be replaced, as the text has changed or a stage is "
+            "to run again. Name another folder with -o, or pass --overwrite."
         )
 
 

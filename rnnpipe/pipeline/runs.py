@@ -8,15 +8,24 @@ from typing import Any
 
 import torch
 
+from rnnpipe import durable
 from rnnpipe.config import Config, apply_settings, load_config
 from rnnpipe.data.tokens import TokenFolder, check_dictionary, load_tokens
-from rnnpipe.durable import read_json
 from rnnpipe.errors import InputError
 from rnnpipe.generation.generate import Reader
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.pipeline.build import build_model, resolve_numerics
 from rnnpipe.pipeline.common import Report, load_rules, no_report
-from rnnpipe.pipeline.folder import CHECKPOINTS, CONFIG, DICTIONARY, RECORD, TOKENS, check_is_run
+from rnnpipe.pipeline.folder import (
+    CHECKPOINTS,
+    CONFIG,
+    DICTIONARY,
+    RECORD,
+    RUN_FORMAT,
+    RUN_VERSION,
+    TOKENS,
+    check_is_run,
+)
 from rnnpipe.runtime import Numerics
 from rnnpipe.text.vocabulary import Vocabulary, load_vocabulary
 from rnnpipe.training.checkpoints import Checkpoint, pick_checkpoint
@@ -81,5 +90,4 @@ def check_tokens(tokens: TokenFolder, run: Run) -> None:
 def read_record(folder: Path) -> dict[str, Any] | None:
     """Return what a finished run recorded about itself, or None if it has not finished."""
     path = folder / RECORD
-    record = read_json(path) if path.is_file() else None
-    return record if isinstance(record, dict) else None
+    return durable.read_record(path, RUN_FORMAT, RUN_VERSION) if path.is_file() else None

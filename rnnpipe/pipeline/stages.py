@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rnnpipe.config import Config, dump_config, load_config
 from rnnpipe.data.tokens import TokenFolder, load_tokens
-from rnnpipe.durable import write_bytes, write_json
-from rnnpipe.errors import InputError, UsageError, unknown_name
+from rnnpipe.durable import clear_leftovers, lock_directory, write_bytes, write_json
+from rnnpipe.errors import InputError, Interrupted, UsageError, unknown_name
 from rnnpipe.pipeline.clean import clean_dataset, load_text_dataset
 from rnnpipe.pipeline.common import Report, no_report
 from rnnpipe.pipeline.dictionary import build_dict
+from rnnpipe.pipeline.early import check_texts
 from rnnpipe.pipeline.encode import encode
 from rnnpipe.pipeline.folder import (
     CHECKPOINTS,
@@ -23,7 +26,9 @@ from rnnpipe.pipeline.folder import (
     EVALUATION,
     RECORD,
     TOKENS,
+    check_may_replace,
     check_may_run,
+    is_trained,
     same_settings,
 )
 from rnnpipe.text.corpus import CorpusFolder, load_corpus
@@ -79,65 +84,112 @@ def run_stages(
     report: Report = no_report,
     overwrite: bool = False,
     resume: bool = False,
+    resume_step: int | None = None,
 ) -> Outcome:
     """Run the stages of a resolved configuration into the run folder `folder`; `report` hears what each one did.
 
-    With `resume`, a training that was interrupted there goes on.
+    With `resume`, a training that was interrupted there goes on from its newest checkpoint, or from that of
+    `resume_step`. The folder is locked meanwhile; InputError if another process writes there. Without `overwrite`
+    nothing is replaced that a trained run rests on.
     """
-    check_may_run(config, folder, overwrite=overwrite, resume=resume)
-    if plan.reaches("train"):
-        from rnnpipe.pipeline.build import check_names
+    with _writing(config, folder, report, overwrite=overwrite, resume=resume):
+        if plan.reaches("train"):
+            check_texts(config)  # before torch is loaded
+            from rnnpipe.pipeline.build import check_names
 
-        check_names(config)  # before minutes are spent on the text
+            check_names(config)  # before minutes are spent on the text
+        if resume_step is not None and not overwrite:
+            _check_nothing_newer(folder, resume_step)
+        tokens = prepare_tokens(config, folder, plan, report, overwrite=overwrite)
+        if tokens is None or not plan.reaches("train"):
+            return Outcome()
+        from rnnpipe.pipeline.evaluate import evaluate_run, has_evaluation_text
+        from rnnpipe.pipeline.runs import open_run, read_record
+        from rnnpipe.pipeline.train import made_from, train
+
+        outcome = Outcome()
+        record = read_record(folder)
+        finished = (
+            record is not None
+            and is_trained(folder)
+            and record.get("made_from") == made_from(tokens)
+            and same_settings(config, load_config(folder / CONFIG))
+        )
+        if finished and not plan.forced("train") and resume_step is None:
+            report(f"train: up to date ({folder})")
+            outcome = replace(outcome, up_to_date=True)
+        else:
+            if record is not None and not overwrite:
+                check_may_replace(folder, folder / CHECKPOINTS)
+            trained = train(
+                config,
+                tokens,
+                folder,
+                callbacks=callbacks,
+                should_stop=should_stop,
+                report=report,
+                resume=resume,
+                resume_step=resume_step,
+            )
+            outcome = replace(outcome, trained=trained)
+            if should_stop():
+                raise Interrupted(f"training had ended and is saved in {folder}. Go on with `rnnpipe eval {folder}`.")
+        if plan.reaches("eval") and has_evaluation_text(config, tokens):
+            outcome = replace(
+                outcome,
+                evaluation=evaluate_run(open_run(folder, report=report), window=config.training.evaluation_window),
+            )
+            assert outcome.evaluation is not None
+            write_json(folder / EVALUATION, outcome.evaluation.to_json())
+        return outcome
+
+
+@contextmanager
+def _writing(config: Config, folder: Path, report: Report, *, overwrite: bool, resume: bool) -> Iterator[None]:
+    """Hold the run folder, made if it is not there and cleared of what killed writers left, for the length of a block.
+
+    Raises InputError if running the configuration there would destroy something, or if another process writes there.
+    """
     absent = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        tokens = prepare_tokens(config, folder, plan, report)
-    except BaseException:
+        with lock_directory(folder) as locked:
+            check_may_run(config, folder, overwrite=overwrite and not resume, resume=resume)
+            if locked:
+                clear_leftovers(folder, locked=True)
+                clear_leftovers(folder / CHECKPOINTS, locked=True)
+            else:
+                report(f"warning: {folder} cannot be locked on this file system; see that nothing else writes there")
+            yield
+    finally:
         for path in absent:  # leave no empty folder behind
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
-        raise
-    if tokens is None or not plan.reaches("train"):
-        return Outcome()
-    from rnnpipe.pipeline.evaluate import evaluate_run, has_evaluation_text
-    from rnnpipe.pipeline.runs import open_run, read_record
-    from rnnpipe.pipeline.train import train
 
-    outcome = Outcome()
-    record = read_record(folder)
-    finished = (
-        record is not None
-        and any((folder / CHECKPOINTS).glob("step-*"))
-        and record.get("made_from") == _made_from(tokens)
-        and same_settings(config, load_config(folder / CONFIG))
-    )
-    if finished and not plan.forced("train"):
-        report(f"train: up to date ({folder})")
-        outcome = replace(outcome, up_to_date=True)
-    else:
-        resume = resume and (folder / CONFIG).is_file() and same_settings(config, load_config(folder / CONFIG))
-        trained = train(
-            config, tokens, folder, callbacks=callbacks, should_stop=should_stop, report=report, resume=resume
+
+def _check_nothing_newer(folder: Path, step: int) -> None:
+    """Raise InputError if going on from a step would remove a later checkpoint or the record of a finished run."""
+    from rnnpipe.training.checkpoints import list_steps
+
+    newest = list_steps(folder / CHECKPOINTS)[-1:]
+    if newest > [step] or (folder / RECORD).is_file():
+        what = f"the newer step-{newest[0]}" if newest > [step] else f"the finished run in {folder}"
+        raise InputError(
+            f"{folder / CHECKPOINTS / f'step-{step}'}: going on from here would replace {what}. Pass --overwrite to do "
+            f"so, or go on from the newest one with `rnnpipe train --resume {folder}`."
         )
-        written = read_record(folder) or {}
-        write_json(folder / RECORD, {**written, "made_from": _made_from(tokens)})
-        outcome = replace(outcome, trained=trained)
-    if plan.reaches("eval") and has_evaluation_text(config, tokens):
-        outcome = replace(
-            outcome, evaluation=evaluate_run(open_run(folder, report=report), window=config.training.evaluation_window)
-        )
-        assert outcome.evaluation is not None
-        write_json(folder / EVALUATION, outcome.evaluation.to_json())
-    return outcome
 
 
-def _made_from(tokens: TokenFolder) -> Any:
-    """Return what tells whether the tokens are those that a run was trained on."""
-    return [tokens.meta["dictionary"], {part: record["sha256"] for part, record in tokens.meta["parts"].items()}]
+def prepare_tokens(
+    config: Config, folder: Path, plan: Plan, report: Report, *, overwrite: bool = False
+) -> TokenFolder | None:
+    """Run the stages before training; return the token folder, or None if the plan ends before it.
 
+    Without `overwrite`, InputError is raised before anything is replaced that a trained run in `folder` rests on.
+    """
 
-def prepare_tokens(config: Config, folder: Path, plan: Plan, report: Report) -> TokenFolder | None:
-    """Run the stages before training; return the token folder, or None if the plan ends before it."""
+    def guard(path: Path) -> Callable[[], None]:
+        return (lambda: None) if overwrite else partial(check_may_replace, folder, path)
+
     text = config.text
     assert text.tokenizer is not None and text.unknown_threshold is not None, "the configuration is resolved"
     if config.data.tokens is not None:
@@ -149,7 +201,7 @@ def prepare_tokens(config: Config, folder: Path, plan: Plan, report: Report) -> 
         corpus = load_corpus(Path(config.data.corpus))
         report(f"clean: not needed, {corpus.path} was cleaned by {corpus.cleaner.name}")
     else:
-        corpus = _clean(config, folder, plan, report)
+        corpus = _clean(config, folder, plan, report, guard(folder / CORPUS))
     if "train" not in corpus.parts:
         raise InputError(f"{corpus.path}: is not divided into parts; clean the text again with --split 8:1:1.")
     if not (folder / CONFIG).is_file():  # from now on the folder is known as a run
@@ -161,7 +213,9 @@ def prepare_tokens(config: Config, folder: Path, plan: Plan, report: Report) -> 
         from rnnpipe.pipeline.train import warn_about_dictionary
 
         warn_about_dictionary(dictionary, corpus.meta["parts"]["train"]["sha256"], report)
-        write_bytes(path, dictionary.to_bytes())
+        if not path.is_file() or path.read_bytes() != dictionary.to_bytes():
+            guard(path)()
+            write_bytes(path, dictionary.to_bytes())
         report(f"dictionary: {config.data.dictionary}, {dictionary.size:,} ids")
     else:
         built = build_dict(
@@ -172,6 +226,7 @@ def prepare_tokens(config: Config, folder: Path, plan: Plan, report: Report) -> 
             max_size=text.max_size,
             workers=text.workers,
             skip=not plan.forced("build-dict"),
+            before_writing=guard(path),
         )
         dictionary = built.vocabulary
         report(
@@ -180,12 +235,21 @@ def prepare_tokens(config: Config, folder: Path, plan: Plan, report: Report) -> 
         )
     if not plan.reaches("encode"):
         return None
-    encoded = encode([str(corpus.path)], path, folder / TOKENS, workers=text.workers, skip=not plan.forced("encode"))
+    encoded = encode(
+        [str(corpus.path)],
+        path,
+        folder / TOKENS,
+        workers=text.workers,
+        skip=not plan.forced("encode"),
+        before_writing=guard(folder / TOKENS),
+    )
     report(f"encode: {'up to date' if encoded.skipped else 'done'}, {_describe(encoded.folder)}")
     return encoded.folder
 
 
-def _clean(config: Config, folder: Path, plan: Plan, report: Report) -> CorpusFolder:
+def _clean(
+    config: Config, folder: Path, plan: Plan, report: Report, before_writing: Callable[[], None]
+) -> CorpusFolder:
     """Run the stage `clean` into the run's folder."""
     cleaner = config.text.cleaner
     assert cleaner is not None and config.data.split_at is not None, "the configuration is resolved"
@@ -198,6 +262,7 @@ def _clean(config: Config, folder: Path, plan: Plan, report: Report) -> CorpusFo
         errors=options.get("errors", "strict"),
         inputs=options.get("inputs", ()),
         skip=not plan.forced("clean"),
+        before_writing=before_writing,
     )
     sizes = ", ".join(f"{part} {record['size']:,} bytes" for part, record in cleaned.parts.items())
     report(f"clean: {'up to date' if cleaned.skipped else 'done'}, {cleaner.name}: {sizes}")

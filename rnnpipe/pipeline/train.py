@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import rnnpipe
 from rnnpipe.config import Config, dump_config, load_config
 from rnnpipe.data.tokens import Ids, TokenFolder
-from rnnpipe.durable import write_bytes, write_json
+from rnnpipe.durable import remove_directory, sha256_file, write_bytes, write_record
 from rnnpipe.errors import InputError
 from rnnpipe.pipeline.build import build_model, build_optimizer, resolve_numerics, with_numerics
 from rnnpipe.pipeline.common import Report, no_report
-from rnnpipe.pipeline.folder import CHECKPOINTS, CONFIG, DICTIONARY, RECORD
+from rnnpipe.pipeline.folder import (
+    CARD,
+    CHECKPOINTS,
+    CONFIG,
+    DICTIONARY,
+    EVALUATION,
+    RECORD,
+    RUN_FORMAT,
+    RUN_VERSION,
+)
 from rnnpipe.plugins import full_registry
 from rnnpipe.runtime import Numerics, seed_everything
 from rnnpipe.text.vocabulary import Vocabulary
 from rnnpipe.training.callbacks import Callback, TrainState
-from rnnpipe.training.checkpoints import Checkpoint, newest_checkpoint
+from rnnpipe.training.checkpoints import (
+    Checkpoint,
+    checkpoint_path,
+    list_steps,
+    load_checkpoint,
+    newest_checkpoint,
+)
 from rnnpipe.training.trainers import Task, Trainer
 
 
@@ -46,13 +61,15 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     report: Report = no_report,
     resume: bool = False,
+    resume_step: int | None = None,
 ) -> Trained:
     """Train the configured model on a token folder; write configuration, dictionary, metrics and checkpoints.
 
     Whatever an earlier training left in `folder` is removed first. With `resume`, training goes on from the newest
-    checkpoint there, under the numerics that it was recorded with.
+    checkpoint there, or from that of `resume_step`, and then newer ones are removed; in either case under the numerics
+    that it was recorded with.
     """
-    checkpoint = newest_checkpoint(folder / CHECKPOINTS, report) if resume else None
+    checkpoint = _checkpoint_to_resume(folder / CHECKPOINTS, resume_step, report) if resume else None
     if checkpoint is not None:
         config = replace(config, numerics=load_config(folder / CONFIG).numerics)
     registry = full_registry()
@@ -69,12 +86,20 @@ def train(
         f"model: {_network(config)}, {parameters:,} parameters; "
         f"{numerics.device}, {numerics.precision}, {numerics.threads} threads, backend {numerics.backend}{why}"
     )
+    record = {
+        "dictionary": vocabulary.digest,
+        "texts": made_from(tokens),
+        "rnnpipe": rnnpipe.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
     if checkpoint is not None:
-        _check_resumable(checkpoint, vocabulary, numerics, config.numerics, report)
+        _check_resumable(checkpoint, record, numerics, config.numerics, report)
+        _go_back(folder, checkpoint)
     else:
         _clear(folder)
     config = with_numerics(config, numerics)
-    folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / DICTIONARY, vocabulary.to_bytes())
     write_bytes(folder / CONFIG, dump_config(config))
     built = [registry.build("callback", named.name, named.options, folder) for named in config.training.callbacks]
@@ -88,22 +113,20 @@ def train(
         precision=numerics.precision,
         seed=config.runtime.seed,
         folder=folder,
-        record={
-            "dictionary": vocabulary.digest,
-            "rnnpipe": rnnpipe.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        record=record,
         resume=checkpoint,
     )
     state = trainer(task, [*built, *callbacks], should_stop)
-    write_bytes(folder / "README.md", _model_card(config, vocabulary, state, parameters).encode())
-    write_json(
+    write_bytes(folder / CARD, _model_card(config, vocabulary, state, parameters).encode())
+    write_record(
         folder / RECORD,
         {
-            "format": "rnnpipe-run",
-            "version": 1,
+            "format": RUN_FORMAT,
+            "version": RUN_VERSION,
+            "config": sha256_file(folder / CONFIG),
+            "made_from": made_from(tokens),
             "steps": state.step,
+            "skipped_steps": state.skipped_steps,
             "tokens": state.tokens,
             "seconds": round(state.seconds, 3),
             "loss_nats": state.loss_nats,
@@ -113,6 +136,12 @@ def train(
         },
     )
     return Trained(state, config)
+
+
+def made_from(tokens: TokenFolder) -> dict[str, Any]:
+    """Return what tells whether tokens are those that a run was trained on: digests of dictionary and parts."""
+    parts = {part: record["sha256"] for part, record in tokens.meta["parts"].items()}
+    return {"dictionary": tokens.meta["dictionary"], **parts}
 
 
 def split_tokens(config: Config, tokens: TokenFolder, report: Report = no_report) -> tuple[Ids, Ids | None]:
@@ -156,24 +185,41 @@ def warn_about_dictionary(vocabulary: Vocabulary, train_digest: str, report: Rep
         )
 
 
+def _checkpoint_to_resume(folder: Path, step: int | None, report: Report) -> Checkpoint | None:
+    return newest_checkpoint(folder, report) if step is None else load_checkpoint(checkpoint_path(folder, step))
+
+
 def _check_resumable(
-    checkpoint: Checkpoint, vocabulary: Vocabulary, numerics: Numerics, recorded: dict[str, Any], report: Report
+    checkpoint: Checkpoint, record: dict[str, Any], numerics: Numerics, recorded: dict[str, Any], report: Report
 ) -> None:
-    """Raise InputError if a checkpoint belongs to another dictionary; report what may change the bits."""
-    if checkpoint.state.get("dictionary") != vocabulary.digest:
+    """Raise InputError if a checkpoint belongs to another text or dictionary; report what may change the bits."""
+    state = checkpoint.state
+    if state.get("dictionary") != record["dictionary"]:
         raise InputError(f"{checkpoint.path}: was trained with another dictionary; the text or its rules have changed.")
-    for key, now in numerics.to_table().items():
-        if key in recorded and recorded[key] != now:
-            report(f"warning: {key} was {recorded[key]} and is {now} now; the same bits are not promised.")
-    report(f"resuming at step {checkpoint.state['step']}")
+    if state.get("texts") != record["texts"]:
+        raise InputError(f"{checkpoint.path}: was trained on other text than the tokens hold now; put that text back.")
+    then = {**recorded, **{key: state.get(key) for key in ("rnnpipe", "numpy", "python")}}
+    for key, now in {**record, **numerics.to_table()}.items():
+        if key in then and then[key] != now:
+            report(f"warning: {key} was {then[key]} and is {now} now; the same bits are not promised.")
+    report(f"resuming at step {state['step']} from {checkpoint.path}")
+
+
+def _go_back(folder: Path, checkpoint: Checkpoint) -> None:
+    """Remove what is newer than the checkpoint that training goes on from."""
+    (folder / RECORD).unlink(missing_ok=True)
+    for step in list_steps(folder / CHECKPOINTS):
+        if step > checkpoint.state["step"]:
+            remove_directory(checkpoint_path(folder / CHECKPOINTS, step))
 
 
 def _clear(folder: Path) -> None:
     """Remove an earlier training's record first, then what it recorded."""
-    (folder / RECORD).unlink(missing_ok=True)
+    for name in (RECORD, EVALUATION, CARD):
+        (folder / name).unlink(missing_ok=True)
     for name in (CHECKPOINTS, "tensorboard"):
         if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
+            remove_directory(folder / name)
 
 
 def _network(config: Config) -> str:

@@ -132,6 +132,7 @@ def _is_part(name: Any, record: Any) -> bool:
         name in ("train", "valid", "test", "all")
         and isinstance(record, dict)
         and whole(record.get("size"))
+        and isinstance(record.get("sha256"), str)
         and isinstance(record.get("documents"), list)
         and all(
             isinstance(d, dict)

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rnnpipe.errors import InputError
 from rnnpipe.text.files import Block, Errors, TextFile, cut_blocks, cut_characters, read_block
 from rnnpipe.text.native import NATIVE, word_counter
 from rnnpipe.text.rules import LoadRules, Rules
 from rnnpipe.text.workers import map_ordered
 
+WHOLE_BYTES = 1 << 23  # of a text that must be cleaned as a whole, which takes 25 times as much memory
 _GROUP_BLOCKS = 64  # a task for a worker, 16 MB: few enough results to send back, enough tasks to share out
 
 
@@ -36,11 +38,18 @@ def text_blocks(text: TextFile, rules: Rules) -> Iterator[Block]:
     """Yield the blocks in which these rules may see a text.
 
     Characters of cleaned text depend on how its blocks are joined, so such a text is one block; `rnnpipe clean` before
-    counting keeps blocks small.
+    counting keeps blocks small, and is asked for where the text has more than WHOLE_BYTES.
     """
     if not rules.tokenizer.by_character:
         return cut_blocks(text)
-    return cut_characters(text) if not rules.cleaner.rules else iter([Block(text, text.start, text.stop)])
+    if not rules.cleaner.rules:
+        return cut_characters(text)
+    if text.size > WHOLE_BYTES:
+        raise InputError(
+            f"{text.name}: {text.size} bytes, too many to be cleaned as one piece, as their characters must be. Run "
+            "`rnnpipe clean` on it and use what that writes."
+        )
+    return iter([Block(text, text.start, text.stop)])
 
 
 def count_tokens(

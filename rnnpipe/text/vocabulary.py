@@ -2,8 +2,8 @@
 
 The file is UTF-8 text. Its first line is JSON: format, version, rules, threshold, totals, and what was counted. Each
 further line is `count TAB token`, by descending count, then token bytes; backslash, tab and every line end inside a
-token are escaped. Tokens at or below the unknown threshold are kept in the file, so that dictionaries can be merged
-and thresholds moved without a recount.
+token are escaped. The first line ends with `sha256`, the digest of the file without that member. Tokens at or below
+the unknown threshold are kept in the file, so that dictionaries can be merged and thresholds moved without a recount.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rnnpipe.durable import write_bytes
+from rnnpipe.durable import JSON_BYTES, parse_json, read_lines, write_bytes
 from rnnpipe.errors import InputError
+from rnnpipe.text.files import WORD_BYTES
 from rnnpipe.text.rules import TextRules
 
 FORMAT = "rnnpipe-dictionary"
@@ -29,7 +31,8 @@ VERSION = 1
 DOC = "<doc>"
 UNK = "<unk>"
 START = f'{{"format": "{FORMAT}"'.encode()  # how every dictionary file begins
-_HEADER_BYTES = 1 << 26
+_SEAL = re.compile(rb', "sha256": "([0-9a-f]{64})"}\n\Z')
+_LINE_BYTES = 2 * WORD_BYTES + 64  # a word with every character escaped, and its count
 _ESCAPED = re.compile(r"[\\\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _SHORT = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
 _UNESCAPE = re.compile(r"\\(?:u([0-9a-f]{4})|(.)|$)")
@@ -129,7 +132,10 @@ class Vocabulary:
         }
         lines = [json.dumps(header, ensure_ascii=False)]
         lines += [f"{count}\t{escape(token)}" for token, count in zip(self.tokens, self.counts, strict=True)]
-        return ("\n".join(lines) + "\n").encode()
+        data = ("\n".join(lines) + "\n").encode()
+        first = len(lines[0].encode())
+        seal = f', "sha256": "{hashlib.sha256(data).hexdigest()}"}}'
+        return data[: first - 1] + seal.encode() + data[first:]
 
     def save(self, path: Path) -> None:
         """Write the dictionary file, whole and durable."""
@@ -179,15 +185,22 @@ def unescape(text: str) -> str:
     return _UNESCAPE.sub(original, text) if "\\" in text else text
 
 
-def load_vocabulary(path: Path) -> Vocabulary:
-    """Read a dictionary file; raise InputError naming the line of whatever is wrong with it."""
+def load_vocabulary(path: Path, *, sealed: bool = False) -> Vocabulary:
+    """Read a dictionary file; raise InputError naming the line of whatever is wrong with it.
+
+    A file that has its own digest must agree with it; with `sealed` it must have one.
+    """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a directory; name the dictionary file that `rnnpipe build-dict -o` wrote.")
     try:
         with path.open("rb") as file:
-            header = _parse_header(path, file.readline(_HEADER_BYTES))
-            tokens, counts = _parse_body(path, file)
+            line = file.readline(JSON_BYTES)
+            header = _parse_header(path, line)
+            seal = _SEAL.search(line)
+            digest = hashlib.sha256(line[: seal.start()] + b"}\n" if seal else line)
+            lines = _hashed(read_lines(file, str(path), _LINE_BYTES), digest)
+            tokens, counts = _parse_body(path, lines, header["totals"]["types"])
     except FileNotFoundError:
         raise InputError(f"{path}: no such dictionary; `rnnpipe build-dict TEXT -o {path}` writes one.") from None
     totals = header["totals"]
@@ -195,6 +208,10 @@ def load_vocabulary(path: Path) -> Vocabulary:
         raise InputError(
             f"{path}: the first line promises {totals['types']} types and {totals['tokens']} tokens, the file has "
             f"{len(tokens)} and {sum(counts)}: it is damaged or was cut. Build it again."
+        )
+    if (sealed or "sha256" in header) and (seal is None or seal[1].decode() != digest.hexdigest()):
+        raise InputError(
+            f"{path}: its SHA-256 is not the one in its first line: damaged, or changed by hand. Build it again."
         )
     return Vocabulary(
         rules=TextRules.from_json(header, f"{path}, line 1"),
@@ -207,10 +224,17 @@ def load_vocabulary(path: Path) -> Vocabulary:
     )
 
 
+def _hashed(lines: Iterable[bytes], digest: Any) -> Iterator[bytes]:
+    """Pass lines on, and put them into a digest."""
+    for line in lines:
+        digest.update(line)
+        yield line
+
+
 def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(line)
-    except (ValueError, RecursionError):
+        header = parse_json(line, str(path))
+    except InputError:
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise InputError(f"{path}, line 1: not a dictionary of rnnpipe; `rnnpipe build-dict TEXT -o FILE` writes one.")
@@ -229,7 +253,7 @@ def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
     }
     for key, good in checks.items():
         if not good:
-            raise InputError(f"{path}, line 1: {key} is {header.get(key)!r}, which no dictionary has.")
+            raise InputError(f"{path}, line 1: {key} is {repr(header.get(key))[:60]}, which no dictionary has.")
     return header
 
 
@@ -241,7 +265,8 @@ def _is_counted(record: Any) -> bool:
     )
 
 
-def _parse_body(path: Path, lines: Iterable[bytes]) -> tuple[list[str], list[int]]:
+def _parse_body(path: Path, lines: Iterable[bytes], types: int) -> tuple[list[str], list[int]]:
+    """Return the tokens and counts of the lines, which must be as many as the first line promises."""
     tokens: list[str] = []
     counts: list[int] = []
     before: tuple[int, bytes] | None = None
@@ -256,7 +281,12 @@ def _parse_body(path: Path, lines: Iterable[bytes]) -> tuple[list[str], list[int
             raise InputError(f"{path}, line {number}: {error}; received {line[:60]!r}.") from None
         if before is not None and order <= before:
             raise InputError(f"{path}, line {number}: out of order or twice; lines go by descending count, then token.")
+        if len(tokens) == types:
+            raise InputError(f"{path}, line {number}: one more than the {types} types that the first line promises.")
         before = order
         tokens.append(text)
         counts.append(int(count))
+    if len(set(tokens)) < len(tokens):
+        twice = next(token for token, number in Counter(tokens).items() if number > 1)
+        raise InputError(f"{path}: {twice[:60]!r} stands in two lines; a token has one count.")
     return tokens, counts

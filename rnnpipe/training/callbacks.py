@@ -27,6 +27,7 @@ class TrainState:
     progress: float  # 0 to 1: the share of steps or seconds that are done
     stopped_early: bool
     model: nn.Module  # for reading
+    skipped_steps: int = 0  # whose loss or gradient was not finite, and that were left out
 
 
 class Callback(Protocol):

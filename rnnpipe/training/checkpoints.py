@@ -1,27 +1,41 @@
 """Checkpoints: weights, optimizer, recurrent state and random generators in safetensors, all else in JSON.
 
 A checkpoint is a folder `step-N` with `weights.safetensors`, `training.safetensors`, `state.json` and, written last,
-`MANIFEST.json` with every file's size and SHA-256. It appears whole or not at all.
+`MANIFEST.json` with every file's size and SHA-256, those of the metrics files as they were at that step, and its own.
+It appears whole or not at all.
 """
 
 from __future__ import annotations
 
-import shutil
+import hashlib
+import math
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from rnnpipe.durable import atomic_directory, read_json, read_record, sha256_file, write_bytes, write_json
+from rnnpipe.durable import (
+    atomic_directory,
+    clear_leftovers,
+    json_bytes,
+    moved_aside,
+    read_json,
+    read_record,
+    record_bytes,
+    remove_directory,
+    sha256_file,
+)
 from rnnpipe.errors import InputError
 
 FORMAT = "rnnpipe-checkpoint"
-VERSION = 1
+VERSION = 2
 WEIGHTS = "weights.safetensors"
 TRAINING = "training.safetensors"
 STATE = "state.json"
@@ -29,12 +43,19 @@ MANIFEST = "MANIFEST.json"
 KEPT = 2
 
 
+Files = dict[str, dict[str, Any]]  # by name: size in bytes and SHA-256
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk that has been checked against its manifest."""
+    """A checkpoint on disk that has been checked against its manifest.
+
+    metrics: size and SHA-256 that each metrics file had at this step; by now it may be longer.
+    """
 
     path: Path
     state: dict[str, Any]
+    metrics: Files
 
     def weights(self) -> dict[str, Tensor]:
         """Return the model's parameters by name."""
@@ -42,39 +63,60 @@ class Checkpoint:
 
     def training(self) -> Any:
         """Return the nested state of optimizer, recurrent state and random generators."""
-        return unpack(self.state["training"], _load(self.path / TRAINING))
+        try:
+            return unpack(self.state["training"], _load(self.path / TRAINING))
+        except (LookupError, StopIteration, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{self.path / STATE}: does not belong to {TRAINING}: {error!r}.") from None
 
 
 def save_checkpoint(
-    folder: Path, step: int, weights: Mapping[str, Tensor], training: Any, state: dict[str, Any]
+    folder: Path,
+    step: int,
+    weights: Mapping[str, Tensor],
+    training: Any,
+    state: dict[str, Any],
+    metrics: Files | None = None,
 ) -> Path:
-    """Write the checkpoint of a step, whole and durable; return its path. An older one of that step is replaced."""
+    """Write the checkpoint of a step, whole and durable; return its path. An older one of that step is replaced.
+
+    What killed writers have left in `folder` is removed.
+    """
     tensors: dict[str, Tensor] = {}
     packed = pack(training, tensors)
-    target = folder / f"step-{step}"
-    with atomic_directory(target) as temporary:
-        write_bytes(temporary / WEIGHTS, save({name: _plain(tensor) for name, tensor in weights.items()}))
-        write_bytes(temporary / TRAINING, save(tensors))
-        write_json(temporary / STATE, {**state, "step": step, "training": packed})
-        files = {
-            name: {"size": (temporary / name).stat().st_size, "sha256": sha256_file(temporary / name)}
-            for name in (WEIGHTS, TRAINING, STATE)
-        }
-        write_json(temporary / MANIFEST, {"format": FORMAT, "version": VERSION, "files": files})
-    return target
+    contents = {
+        WEIGHTS: save({name: _plain(tensor) for name, tensor in weights.items()}),
+        TRAINING: save(tensors),
+        STATE: json_bytes({**state, "step": step, "training": packed}),
+    }
+    files = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()}
+    manifest = {"format": FORMAT, "version": VERSION, "files": files, "metrics": metrics or {}}
+    clear_leftovers(folder)
+    with atomic_directory(folder / f"step-{step}") as temporary:
+        for name, data in {**contents, MANIFEST: record_bytes(manifest)}.items():
+            (temporary / name).write_bytes(data)
+    return folder / f"step-{step}"
 
 
 def prune_checkpoints(folder: Path, best_step: int | None) -> None:
     """Remove all checkpoints but the newest KEPT and the best one."""
     steps = list_steps(folder)
     for step in set(steps[:-KEPT]) - {best_step}:
-        shutil.rmtree(folder / f"step-{step}")
+        remove_directory(checkpoint_path(folder, step))
 
 
 def list_steps(folder: Path) -> list[int]:
     """Return the steps that have a checkpoint, ascending."""
-    names = (path.name.removeprefix("step-") for path in folder.glob("step-*"))
-    return sorted(int(name) for name in names if name.isdigit())
+    names = (name.removeprefix("step-") for name in _by_name(folder) if name.startswith("step-"))
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies, which after a crash in an exchange is beside its place."""
+    return _by_name(folder).get(f"step-{step}", folder / f"step-{step}")
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    return {**moved_aside(folder), **{path.name: path for path in folder.glob("step-*")}}
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -84,16 +126,35 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise InputError(
             f"{path}: has no {MANIFEST}, so this checkpoint was not finished. Use another one, or train again."
         )
-    files = read_record(manifest, FORMAT, VERSION).get("files")
-    if not isinstance(files, dict) or set(files) != {WEIGHTS, TRAINING, STATE}:
-        raise InputError(f"{manifest}: is damaged: it must list {WEIGHTS}, {TRAINING} and {STATE}.")
+    record = read_record(manifest, FORMAT, VERSION, sealed=True)
+    files, metrics = (_files(record.get(key)) for key in ("files", "metrics"))
+    if files is None or metrics is None or set(files) != {WEIGHTS, TRAINING, STATE}:
+        raise InputError(f"{manifest}: must list {WEIGHTS}, {TRAINING}, {STATE} and metrics by size and SHA-256.")
     for name, expected in files.items():
         file = path / name
-        if not isinstance(expected, dict) or not file.is_file() or file.stat().st_size != expected.get("size"):
+        if not file.is_file() or file.stat().st_size != expected["size"]:
             raise InputError(f"{file}: is missing or has not the size in {MANIFEST}; the checkpoint is damaged.")
-        if sha256_file(file) != expected.get("sha256"):
+        if sha256_file(file) != expected["sha256"]:
             raise InputError(f"{file}: its SHA-256 is not the one in {MANIFEST}; the checkpoint is damaged.")
-    return Checkpoint(path, read_json(path / STATE))
+    state = read_json(path / STATE)
+    if not isinstance(state, dict) or not _is_step(state.get("step")) or "training" not in state:
+        raise InputError(f"{path / STATE}: holds no table of the training's state.")
+    if state.get("best_step") is not None and not _is_step(state["best_step"]):
+        raise InputError(f"{path / STATE}: best_step is {repr(state['best_step'])[:60]}, which no step is.")
+    return Checkpoint(path, state, metrics)
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _files(value: Any) -> Files | None:
+    """Return a manifest's record of files, or None if it is no such record."""
+    good = isinstance(value, dict) and all(
+        isinstance(file, dict) and type(file.get("size")) is int and isinstance(file.get("sha256"), str)
+        for file in value.values()
+    )
+    return value if good else None
 
 
 def pick_checkpoint(
@@ -110,7 +171,7 @@ def pick_checkpoint(
     if which == "last" or best is None or best == newest.state["step"]:
         return newest
     try:
-        return load_checkpoint(folder / f"step-{best}")
+        return load_checkpoint(checkpoint_path(folder, best))
     except InputError as error:
         report(f"warning: {error} Using {newest.path.name} in its place.")
         return newest
@@ -124,7 +185,7 @@ def newest_checkpoint(folder: Path, report: Callable[[str], None]) -> Checkpoint
     damage: list[InputError] = []
     for step in reversed(list_steps(folder)):
         try:
-            found = load_checkpoint(folder / f"step-{step}")
+            found = load_checkpoint(checkpoint_path(folder, step))
         except InputError as error:
             damage.append(error)
         else:
@@ -146,6 +207,8 @@ def pack(value: Any, tensors: dict[str, Tensor], place: str = "t") -> Any:
     if isinstance(value, list | tuple):
         items = [pack(item, tensors, f"{place}.{number}") for number, item in enumerate(value)]
         return {"tuple" if isinstance(value, tuple) else "list": items}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
     return value
 
 
@@ -158,6 +221,8 @@ def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if "items" in value:
         return {key: unpack(item, tensors) for key, item in value["items"]}
     kind, items = next(iter(value.items()))
+    if kind == "float":
+        return float(items)
     return (tuple if kind == "tuple" else list)(unpack(item, tensors) for item in items)
 
 
@@ -175,12 +240,25 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 
 def random_state() -> dict[str, Any]:
-    """Return the state of torch's random generators: the CPU's and each GPU's."""
-    return {"cpu": torch.get_rng_state(), "cuda": list(torch.cuda.get_rng_state_all())}
+    """Return the state of every random generator: Python's, NumPy's, and torch's on the CPU and on each GPU."""
+    version, words, gauss = random.getstate()
+    numpy = np.random.get_state(legacy=False)
+    key = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
+    return {
+        "python": (version, torch.tensor(words), gauss),
+        "numpy": {**numpy, "state": {**numpy["state"], "key": key}},
+        "cpu": torch.get_rng_state(),
+        "cuda": list(torch.cuda.get_rng_state_all()),
+    }
 
 
 def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Put torch's random generators into a saved state."""
+    """Put every random generator into a saved state."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    numpy = state["numpy"]
+    key = numpy["state"]["key"].numpy().astype(np.uint32)
+    np.random.set_state({**numpy, "state": {**numpy["state"], "key": key}})
     torch.set_rng_state(state["cpu"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from rnnpipe.data.windows import IGNORED, Batch, Cursor, single_windows, stream_batches_per_epoch, stream_windows
-from rnnpipe.errors import DivergedError, Interrupted
+from rnnpipe.durable import make_directory
+from rnnpipe.errors import DivergedError, InputError, Interrupted
 from rnnpipe.models.recurrent import States, detach
 from rnnpipe.runtime import autocast
 from rnnpipe.training.callbacks import Callback, TrainState
@@ -34,15 +36,18 @@ from rnnpipe.training.metrics import MetricsWriter
 from rnnpipe.training.schedules import Schedule
 from rnnpipe.training.trainers import Task
 
+_SKIPPED_IN_A_ROW = 10  # as many, and what is wrong is not the batch
+
 
 def fit(task: Task, callbacks: Sequence[Callback], should_stop: Callable[[], bool]) -> TrainState:
     """Train the task's model; return where training ended.
 
-    Raises DivergedError at the first step whose loss or gradient is not finite, with the state before that step saved,
-    and Interrupted, saved as well, once `should_stop()` is true.
+    Raises DivergedError at the first step whose loss or gradient is not finite, with the state before that step saved
+    (such steps are left out and counted if the configuration says so, but not ten in a row), and Interrupted, saved as
+    well, once `should_stop()` is true.
     """
-    task.folder.mkdir(parents=True, exist_ok=True)
-    kept = task.resume.state["metrics"] if task.resume else None
+    make_directory(task.folder)
+    kept = task.resume.metrics if task.resume else None
     with MetricsWriter(task.folder, kept) as metrics:
         return _Fit(task, callbacks, metrics).run(should_stop)
 
@@ -54,6 +59,22 @@ class _Interval:
     nats: float = 0.0
     tokens: int = 0
     seconds: float = 0.0
+
+
+# What restoring raises where a checkpoint has other keys, types or shapes than this training writes.
+_MISFITS = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError)
+_COUNTERS = ("epoch", "position", "tokens", "evaluations_without_gain", "skipped_steps")
+_NUMBERS = ("seconds", "valid_loss_nats", "best_loss_nats", "loss_nats", "gradient_norm")
+
+
+def _check_numbers(saved: Mapping[str, Any]) -> None:
+    """Raise ValueError for a state whose numbers are none, which would be found only steps later."""
+    for key in _COUNTERS:
+        if type(saved[key]) is not int or not 0 <= saved[key] < 1 << 63:
+            raise ValueError(f"{key} is {repr(saved[key])[:60]}")
+    for key in _NUMBERS:
+        if saved[key] is not None and type(saved[key]) not in (int, float):
+            raise ValueError(f"{key} is {repr(saved[key])[:60]}")
 
 
 class _Fit:
@@ -79,12 +100,19 @@ class _Fit:
         self.best: float | None = None
         self.best_step: int | None = None
         self.evaluations_without_gain = 0
-        self.stopped_early = False
+        self.skipped = self.skipped_in_a_row = 0
+        self.losses_taken = 0  # by the optimizer in this step: behind the first one it may have moved the weights
         self.saved_step = -1
+        self.saved_seconds = 0.0
         self.steps_per_epoch = self._count_steps()
         self.total_steps = self._total_steps()
+        self.evaluation_due = False
         if task.resume is not None:
-            self._restore(task.resume)
+            try:
+                self._restore(task.resume)
+            except _MISFITS as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                raise InputError(f"{task.resume.path}: its state does not fit this training ({reason}).") from None
 
     def _count_steps(self) -> int:
         config, tokens = self.config, len(self.task.train)
@@ -109,14 +137,11 @@ class _Fit:
     def _run(self, should_stop: Callable[[], bool]) -> None:
         batches = self._batches()
         # An interruption is saved before the evaluation that was due at its step, which is then made up for.
-        due = bool(self.task.resume and self.task.resume.state["evaluation_due"])
+        due = self.evaluation_due
         while True:
             if due:
                 self._evaluate()
                 self._save(evaluation_due=False)
-                if self.config.patience and self.evaluations_without_gain >= self.config.patience:
-                    self.stopped_early = True
-                    break
             if self._done():
                 break
             due = self._timed_step(next(batches))
@@ -126,9 +151,9 @@ class _Fit:
                 path = self._save(evaluation_due=due)
                 go_on = f"Go on with `rnnpipe train --resume {self.task.folder}`."
                 raise Interrupted(f"interrupted at step {self.step}; saved in {path}. {go_on}")
-        if self.step != self.saved_step:
-            self._evaluate()
-            self._save(evaluation_due=False)
+            every = self.config.save_every_seconds
+            if every and not due and self.seconds - self.saved_seconds >= every:
+                self._save(evaluation_due=False)
 
     def _timed_step(self, batch: Batch) -> bool:
         """Take a step and its time; return whether an evaluation is due behind it."""
@@ -137,6 +162,8 @@ class _Fit:
         spent = time.perf_counter() - begun
         self.seconds += spent
         self.interval.seconds += spent
+        if self._done():
+            return True
         if self.config.evaluate_every:
             return self.step % self.config.evaluate_every == 0
         return batch.cursor.position == 0
@@ -144,17 +171,22 @@ class _Fit:
     def _weights_are_finite(self) -> bool:
         return all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters())
 
+    def _check_weights(self) -> None:
+        if not self._weights_are_finite():
+            raise DivergedError(f"the weights are not finite at step {self.step}; lower training.optimizer.lr.")
+
     def _keep_last_good(self) -> str:
         """Save the state before a step that went wrong, if it is good; say where the last good state is."""
         folder = self.task.folder / "checkpoints"
         if self.step == self.saved_step:
             return f"The state before that step is in {folder / f'step-{self.step}'}."
-        if self._weights_are_finite():
+        if self.losses_taken <= 1 and self._weights_are_finite():
             return f"The state before that step is in {self._save(evaluation_due=False)}."
+        why = "The optimizer had moved the weights" if self._weights_are_finite() else "The weights had overflowed"
         steps = list_steps(folder)
         if not steps:
-            return "The weights had overflowed before it, and nothing had been saved yet."
-        return f"The weights had overflowed before it; the last good state is in {folder / f'step-{steps[-1]}'}."
+            return f"{why} before it, and nothing had been saved yet."
+        return f"{why} before it; the last good state is in {folder / f'step-{steps[-1]}'}."
 
     def _batches(self) -> Iterator[Batch]:
         config, train = self.config, self.task.train
@@ -162,7 +194,12 @@ class _Fit:
             return single_windows(train, config.batch_size, config.window, self.task.seed, self.cursor)
         return stream_windows(train, config.batch_size, config.bptt, self.cursor)
 
+    def _stopped_early(self) -> bool:
+        return bool(self.config.patience) and self.evaluations_without_gain >= self.config.patience
+
     def _done(self) -> bool:
+        if self._stopped_early():
+            return True
         if self.total_steps is not None and self.step >= self.total_steps:
             return True
         return bool(self.config.max_seconds) and self.seconds >= self.config.max_seconds
@@ -173,7 +210,10 @@ class _Fit:
         return max(shares, default=0.0)
 
     def _train_step(self, batch: Batch) -> None:
-        """Take one step of the optimizer; raise DivergedError, before it, if loss or gradient is not finite."""
+        """Take one step of the optimizer; before it, raise DivergedError if loss or gradient is not finite.
+
+        If such steps are to be skipped, the weights stay as they are and the next window begins with a zero state.
+        """
         device = self.task.device
         inputs, targets = batch.inputs.to(device, non_blocking=True), batch.targets.to(device, non_blocking=True)
         before = None if batch.resets else self.state
@@ -182,6 +222,7 @@ class _Fit:
             group["lr"] = lr * factor
 
         def closure() -> float:
+            self.losses_taken += 1
             self.optimizer.zero_grad(set_to_none=True)
             with autocast(device, self.task.precision):
                 logits, after = self.model(inputs, before)
@@ -195,22 +236,37 @@ class _Fit:
                 what, value = ("loss", nats) if not math.isfinite(nats) else ("gradient norm", self.norm)
                 raise DivergedError(
                     f"the {what} is {value} at step {self.step + 1} (learning rate {lr * factor:g}). Lower it with "
-                    "--set training.optimizer.lr, or clip harder with --set training.clip_norm, and start again with "
-                    "--overwrite."
+                    "--set training.optimizer.lr, clip harder with --set training.clip_norm, or leave such steps out "
+                    "with --set training.nonfinite=skip, and start again with --overwrite."
                 )
             self.state = detach(after)
             return nats
 
-        # Every torch optimizer takes a closure and evaluates it once; LBFGS needs to evaluate it again.
-        nats = float(self.optimizer.step(closure))
+        self.losses_taken = 0
+        try:
+            # Every torch optimizer takes a closure and evaluates it once; LBFGS needs to evaluate it again.
+            nats = float(self.optimizer.step(closure))
+        except DivergedError:
+            if not self._may_skip():
+                raise
+            self.skipped += 1
+            self.skipped_in_a_row += 1
+            self.state = None
+        else:
+            self.skipped_in_a_row = 0
+            self.tokens += batch.targets_counted
+            self.interval.nats += nats * batch.targets_counted
+            self.interval.tokens += batch.targets_counted
         self.step += 1
-        self.tokens += batch.targets_counted
-        self.interval.nats += nats * batch.targets_counted
-        self.interval.tokens += batch.targets_counted
         self.cursor = batch.cursor
 
+    def _may_skip(self) -> bool:
+        if self.config.nonfinite != "skip" or self.skipped_in_a_row + 1 >= _SKIPPED_IN_A_ROW:
+            return False
+        return self.losses_taken == 1 and self._weights_are_finite()
+
     def _log(self) -> None:
-        self.loss = self.interval.nats / max(1, self.interval.tokens)
+        self.loss = self.interval.nats / self.interval.tokens if self.interval.tokens else math.nan
         state = self._train_state()
         self.interval = _Interval()
         self.metrics.write(state, evaluated=False)
@@ -219,8 +275,7 @@ class _Fit:
     def _evaluate(self) -> None:
         if self.interval.tokens:
             self.loss = self.interval.nats / self.interval.tokens
-        if not self._weights_are_finite():
-            raise DivergedError(f"the weights are not finite at step {self.step}; lower training.optimizer.lr.")
+        self._check_weights()
         if self.task.valid is None:
             return
         result = loss_in_windows(
@@ -237,6 +292,7 @@ class _Fit:
         self._tell("on_evaluate", state)
 
     def _save(self, *, evaluation_due: bool) -> Path:
+        self._check_weights()
         training = {
             "optimizer": self.optimizer.state_dict(),
             "recurrent": self.state or (),
@@ -253,21 +309,24 @@ class _Fit:
             "best_step": self.best_step,
             "evaluations_without_gain": self.evaluations_without_gain,
             "evaluation_due": evaluation_due,
+            "skipped_steps": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
             "schedule": self.schedule.state(),
             "interval": asdict(self.interval),
             "loss_nats": self.loss,
             "gradient_norm": self.norm,
-            "metrics": self.metrics.lengths(),
         }
         folder = self.task.folder / "checkpoints"
-        path = save_checkpoint(folder, self.step, self.model.state_dict(), training, state)
+        # The rows are on the disk before the checkpoint that counts on them.
+        path = save_checkpoint(folder, self.step, self.model.state_dict(), training, state, self.metrics.record())
         prune_checkpoints(folder, self.best_step)
-        self.saved_step = self.step
+        self.saved_step, self.saved_seconds = self.step, self.seconds
         return path
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Put everything back to where it stood when the checkpoint was saved."""
         saved, training = checkpoint.state, checkpoint.training()
+        _check_numbers(saved)
         self.model.load_state_dict(checkpoint.weights())
         self.optimizer.load_state_dict(training["optimizer"])
         self.state = (
@@ -278,10 +337,13 @@ class _Fit:
         self.valid, self.best, self.best_step = saved["valid_loss_nats"], saved["best_loss_nats"], saved["best_step"]
         self.evaluations_without_gain = saved["evaluations_without_gain"]
         self.interval = _Interval(**saved["interval"])
-        self.loss, self.norm = saved["loss_nats"], saved["gradient_norm"]
+        self.skipped, self.skipped_in_a_row = saved["skipped_steps"], saved["skipped_in_a_row"]
+        self.loss = math.nan if saved["loss_nats"] is None else saved["loss_nats"]
+        self.norm = saved["gradient_norm"]
         self.schedule.restore(saved["schedule"])
+        self.evaluation_due = bool(saved["evaluation_due"])
         restore_random_state(training["random"])
-        self.saved_step = self.step
+        self.saved_step, self.saved_seconds = self.step, self.seconds
 
     def _train_state(self) -> TrainState:
         interval = self.interval
@@ -299,8 +361,9 @@ class _Fit:
             tokens_per_second=interval.tokens / interval.seconds if interval.seconds else 0.0,
             total_steps=self.total_steps,
             progress=min(1.0, self._progress()),
-            stopped_early=self.stopped_early,
+            stopped_early=self._stopped_early(),
             model=self.model,
+            skipped_steps=self.skipped,
         )
 
     def _tell(self, event: str, state: TrainState | None = None) -> None:

@@ -1,8 +1,13 @@
-"""The metrics of a run: one row an interval or evaluation, as CSV and as JSON lines, flushed row by row."""
+"""The metrics of a run: one row an interval or evaluation, as CSV and as JSON lines, flushed row by row.
+
+A checkpoint keeps the length and digest that each file had; what stands behind that length is cut off on resuming.
+"""
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import json
 import math
 import os
@@ -11,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rnnpipe.durable import finite
+from rnnpipe.durable import finite, fsync_path, parse_json, read_lines, sha256_file
 from rnnpipe.errors import InputError
 from rnnpipe.training.callbacks import TrainState
 
@@ -28,31 +33,58 @@ COLUMNS = (
     "gradient_norm",
     "tokens_per_second",
 )
+FILES = ("metrics.csv", "metrics.jsonl")
+
+
+class _File:
+    """One file that rows are appended to, with its length and digest."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        self.path = path
+        self.size = length
+        self._digest = hashlib.sha256()
+        self._file = path.open("r+b" if length else "wb", buffering=0)
+        if length:
+            self._digest.update(self._file.read(length))
+            self._file.truncate(length)
+
+    def append(self, text: str) -> None:
+        data = text.encode()
+        self._digest.update(data)
+        self.size += len(data)
+        while data:  # a disk that is nearly full takes a part and fails at the rest
+            data = data[self._file.write(data) :]
+
+    def record(self) -> dict[str, Any]:
+        os.fsync(self._file.fileno())
+        return {"size": self.size, "sha256": self._digest.hexdigest()}
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class MetricsWriter:
     """Writes `metrics.csv` and `metrics.jsonl` in a run's folder.
 
-    `kept`: the lengths in bytes to which files that are there already are cut before more is written, as `lengths` gave
-    them; without it they are written anew.
+    `kept`: size and SHA-256 of the beginning of each file that is to stay, as `record` gave them; what stands behind is
+    cut off. Without it the files are written anew. Raises InputError if such a beginning is not there.
     """
 
-    def __init__(self, folder: Path, kept: Mapping[str, int] | None = None) -> None:
-        self._paths = {name: folder / name for name in ("metrics.csv", "metrics.jsonl")}
-        for name, path in self._paths.items():
-            if kept is not None and path.is_file():
-                os.truncate(path, kept[name])
-        mode = "w" if kept is None else "a"
-        self._csv = self._paths["metrics.csv"].open(mode, encoding="utf-8", newline="")
-        self._jsonl = self._paths["metrics.jsonl"].open(mode, encoding="utf-8")
-        self._writer = csv.DictWriter(self._csv, COLUMNS, lineterminator="\n")
-        if self._csv.tell() == 0:
-            self._writer.writeheader()
-            self._csv.flush()
+    def __init__(self, folder: Path, kept: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        if kept is None or not any((folder / name).is_file() for name in FILES):  # new, or somebody moved them away
+            kept = {}
+        for problem in check_metrics(folder, kept):
+            raise InputError(
+                f"{problem} Put the file back, or move {' and '.join(FILES)} away to go on without the earlier rows."
+            )
+        self._files = {name: _File(folder / name, kept[name]["size"] if kept else 0) for name in FILES}
+        fsync_path(folder)
+        if self._files["metrics.csv"].size == 0:
+            self._write_csv(dict(zip(COLUMNS, COLUMNS, strict=True)))
 
-    def lengths(self) -> dict[str, int]:
-        """Return the length of each file in bytes, for a checkpoint to keep."""
-        return {name: path.stat().st_size for name, path in self._paths.items()}
+    def record(self) -> dict[str, dict[str, Any]]:
+        """Force both files to the disk; return their sizes and SHA-256, for a checkpoint to keep."""
+        return {name: file.record() for name, file in self._files.items()}
 
     def __enter__(self) -> MetricsWriter:
         return self
@@ -60,8 +92,8 @@ class MetricsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._csv.close()
-        self._jsonl.close()
+        for file in self._files.values():
+            file.close()
 
     def write(self, state: TrainState, *, evaluated: bool) -> None:
         """Write one row; validation columns are filled on an evaluation."""
@@ -79,10 +111,27 @@ class MetricsWriter:
             "gradient_norm": state.gradient_norm,
             "tokens_per_second": round(state.tokens_per_second, 1),
         }
-        self._writer.writerow(row)
-        self._csv.flush()
-        self._jsonl.write(json.dumps(finite(row), allow_nan=False) + "\n")
-        self._jsonl.flush()
+        self._write_csv(row)
+        self._files["metrics.jsonl"].append(json.dumps(finite(row), allow_nan=False) + "\n")
+
+    def _write_csv(self, row: Mapping[str, Any]) -> None:
+        line = io.StringIO()
+        csv.DictWriter(line, COLUMNS, lineterminator="\n").writerow(row)
+        self._files["metrics.csv"].append(line.getvalue())
+
+
+def check_metrics(folder: Path, kept: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what is wrong with the beginnings of the metrics files that a checkpoint recorded, file by file."""
+    return [f"{folder / name}: {reason}" for name, file in kept.items() if (reason := _damage(folder / name, file))]
+
+
+def _damage(path: Path, kept: Mapping[str, Any]) -> str | None:
+    size = path.stat().st_size if path.is_file() else 0
+    if size < kept["size"]:
+        return f"has {size} bytes of the {kept['size']} that the checkpoint recorded: it was cut."
+    if sha256_file(path, 0, kept["size"]) != kept["sha256"]:
+        return f"its first {kept['size']} bytes are not those that the checkpoint recorded: damaged."
+    return None
 
 
 def read_metrics(folder: Path) -> list[Mapping[str, Any]]:
@@ -91,11 +140,13 @@ def read_metrics(folder: Path) -> list[Mapping[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path}: no metrics; name the folder of a run that `rnnpipe train` wrote.")
     rows: list[Mapping[str, Any]] = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
+    with path.open("rb") as file:
+        for number, line in enumerate(read_lines(file, str(path)), 1):
+            if not line.endswith(b"\n"):
+                break  # a row that a full disk or a kill has cut
             try:
-                row = json.loads(line)
-            except ValueError:
+                row = parse_json(line, str(path))
+            except InputError:
                 raise InputError(f"{path}, line {number}: not JSON: {line[:60]!r}.") from None
             if not isinstance(row, dict) or not isinstance(row.get("step"), int):
                 raise InputError(f"{path}, line {number}: not a row of metrics: {line[:60]!r}.")
@@ -104,4 +155,4 @@ def read_metrics(folder: Path) -> list[Mapping[str, Any]]:
 
 
 def _perplexity(nats: float) -> float:
-    return math.exp(nats) if nats < 700 else math.inf
+    return math.inf if nats >= 700 else math.exp(nats)

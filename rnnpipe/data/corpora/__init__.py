@@ -1,0 +1,1 @@
+"""Public corpora: the manifests that ship with the package, and fetching what they name."""
