@@ -153,7 +153,7 @@ RNNPIPE = shlex.join([sys.executable, "-m", "rnnpipe"])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
-@pytest.mark.parametrize("pipe", ["| head -1", "2>&1 | head -1", ">&- 2>&-"])
+@pytest.mark.parametrize("pipe", [pytest.param("| head -1", marks=pytest.mark.slow), "2>&1 | head -1", ">&- 2>&-"])
 def test_train_without_a_listener_finishes_and_saves(pipe: str) -> None:
     words = shlex.join(["train", KITCHEN, "-o", "run", *settings(training__log_every=1)])
     assert shell(f"{RNNPIPE} {words} {pipe}")[0] == 0
