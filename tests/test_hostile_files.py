@@ -22,7 +22,7 @@ from rnnpipe.config import Config, dump_config, load_config, resolve
 from rnnpipe.data.corpora.archives import unpack
 from rnnpipe.data.corpora.manifest import load_manifest, shipped
 from rnnpipe.data.tokens import load_tokens
-from rnnpipe.errors import RnnpipeError
+from rnnpipe.errors import InputError, RnnpipeError
 from rnnpipe.pipeline.clean import clean
 from rnnpipe.pipeline.dictionary import build_dict
 from rnnpipe.pipeline.encode import encode
