@@ -162,6 +162,13 @@ def test_a_zip_compressed_in_another_way(tmp_path: Path, method: int) -> None:
     assert_refused(tmp_path / "a.zip", "compressed in another way than deflate")
 
 
+def test_a_zip_with_a_file_without_a_name(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
+        opened.writestr(zipfile.ZipInfo("a"), b"text")
+        opened.filelist[0].filename = ""
+    assert_refused(tmp_path / "a.zip", "not an archive that can be read")
+
+
 def test_an_encrypted_zip(tmp_path: Path) -> None:
     data = bytearray(good_zip(tmp_path / "a.zip").read_bytes())
     at = data.index(b"PK\1\2", data.index(b"PK\1\2") + 1)  # the first is a folder's

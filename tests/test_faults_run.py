@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -9,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,16 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@contextlib.contextmanager
+def endless(*words: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start a training without end, for the length of a block."""
+    with start("train", KITCHEN, "-o", "run", *words, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
     """Read a process's standard error up to a line."""
     assert process.stderr is not None
@@ -46,7 +58,7 @@ def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
 
 
 def test_a_run_has_one_writer_and_its_lock_dies_with_it() -> None:
-    with start("train", KITCHEN, "-o", "run", *settings(**ENDLESS, training__save_every_seconds=1e-9)) as process:
+    with endless(*settings(**ENDLESS, training__save_every_seconds=1e-9)) as process:
         wait_for(process, "step ")
         for more in ((), ("--overwrite",), ("--resume", "auto")):
             error = fail("train", KITCHEN, "-o", "run", *settings(), *more, code=1)
@@ -87,7 +99,7 @@ def test_a_refused_run_leaves_no_folder() -> None:
 def test_a_second_signal_ends_it_at_once(name: str) -> None:
     slow = {"model__hidden_size": 512, "training__batch_size": 64, "training__bptt": 128}
     words = settings(**ENDLESS, **slow, training__save_every_seconds=1e-9)
-    with start("train", KITCHEN, "-o", "run", "--level", "char", *words) as process:
+    with endless("--level", "char", *words) as process:
         wait_for(process, "step 2")
         process.send_signal(getattr(signal, name))
         wait_for(process, "stopping after this step")
@@ -105,7 +117,7 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
     def nohup() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    with start("train", KITCHEN, "-o", "run", *settings(**ENDLESS), preexec_fn=nohup) as process:
+    with endless(*settings(**ENDLESS), preexec_fn=nohup) as process:
         wait_for(process, "step 1/")
         process.send_signal(signal.SIGHUP)
         for _ in range(20):
@@ -153,7 +165,7 @@ RNNPIPE = shlex.join([sys.executable, "-m", "rnnpipe"])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
-@pytest.mark.parametrize("pipe", ["| head -1", "2>&1 | head -1", ">&- 2>&-"])
+@pytest.mark.parametrize("pipe", [pytest.param("| head -1", marks=pytest.mark.slow), "2>&1 | head -1", ">&- 2>&-"])
 def test_train_without_a_listener_finishes_and_saves(pipe: str) -> None:
     words = shlex.join(["train", KITCHEN, "-o", "run", *settings(training__log_every=1)])
     assert shell(f"{RNNPIPE} {words} {pipe}")[0] == 0

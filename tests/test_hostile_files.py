@@ -155,8 +155,8 @@ def prompts(folder: Path) -> dict[str, Target]:
     def read(data: bytes, jsonl: bool) -> None:
         path.write_bytes(data)
         for prompt in _read_prompts((), path, jsonl, 1, 0):
-            assert prompt.id.encode()
-            assert prompt.text.encode() or not prompt.text
+            prompt.id.encode()
+            prompt.text.encode()
 
     return {
         "prompts as JSON lines": (lines.encode() * 3, lambda data: read(data, True)),

@@ -25,7 +25,17 @@ _MEMBERS = 100_000
 _TAR_HEADERS = 1 << 16  # of one member, long names and extended headers included
 _ZIP_DIRECTORY = 1 << 23
 _PART = re.compile(r"[^/\\]{1,255}")
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError, RuntimeError)
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    OverflowError,
+    RuntimeError,
+    IndexError,  # zipfile, of a member without a name
+)
 
 Member = tuple[str, IO[bytes]]
 
