@@ -110,6 +110,7 @@ def register_backends() -> dict[str, str]:
     return {
         "cudnn": "rnnpipe.backends.cudnn:CudnnBackend",
         "loop": "rnnpipe.backends.loop:LoopBackend",
+        "scan": "rnnpipe.backends.scan:ScanBackend",
     }
 
 
