@@ -85,6 +85,9 @@ class ProjectedCell(Cell):
     def project_classes(self, classes: Tensor) -> Gates:
         if type(self).project is not ProjectedCell.project:
             return super().project_classes(classes)  # it has an input product of its own, which a gather is not
+        return self._gather(classes)
+
+    def _gather(self, classes: Tensor) -> Gates:
         rows = F.embedding(classes, self.weight_ih.t())
         bias = self._bias()
         return (rows if bias is None else rows + bias).chunk(self._gates, -1)
