@@ -68,10 +68,10 @@ class LRU(LinearCell):
         nn.init.normal_(self.weight_out, std=math.sqrt(1 / self.hidden_size))
 
     def coefficients(self, u: Gates) -> tuple[Tensor, Tensor]:
-        wide = [gate.to(torch.promote_types(gate.dtype, torch.float32)) for gate in u[:2]]
-        modulus, phase = torch.exp(-torch.exp(self.nu)), torch.exp(self.theta)
-        b = torch.complex(*wide) * torch.exp(self.log_gamma)
-        return torch.polar(modulus, phase).to(b.dtype).expand_as(b), b
+        dtype = torch.promote_types(u[0].dtype, torch.float32)
+        nu, theta, log_gamma = (parameter.to(dtype) for parameter in (self.nu, self.theta, self.log_gamma))
+        b = torch.complex(u[0].to(dtype), u[1].to(dtype)) * torch.exp(log_gamma)
+        return torch.polar(torch.exp(-torch.exp(nu)), torch.exp(theta)).expand_as(b), b
 
     def output(self, u: Gates, h: Tensor) -> Tensor:
         pairs = torch.cat((h.real, h.imag), -1)

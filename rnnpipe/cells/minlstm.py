@@ -13,8 +13,8 @@ class MinLSTM(LinearCell):
     """f, i = sigmoid, g of W x + b_ih; h' = f / (f + i) h + i / (f + i) g.
 
     Feng, Tung, Ahmed, Bengio & Hajimirsadeghi 2024, "Were RNNs all we needed?", section 3.2. The shares f / (f + i) and
-    i / (f + i) are taken as sigmoids of the logarithm of f / i, as in their log-space code: f and i may both vanish. Gate
-    order f, i, g.
+    i / (f + i) are taken as sigmoids of the logarithm of f / i, as in their log-space code: f and i may both vanish.
+    Gate order f, i, g.
     """
 
     projections = 3
