@@ -48,6 +48,7 @@ def register_cells() -> dict[str, str]:
         "lstm": "rnnpipe.cells.lstm:LSTM",
         "mgu": "rnnpipe.cells.mgu:MGU",
         "minlstm": "rnnpipe.cells.minlstm:MinLSTM",
+        "mogrifier-lstm": "rnnpipe.cells.mogrifier_lstm:MogrifierLSTM",
         "qrnn": "rnnpipe.cells.qrnn:QRNN",
         "slstm": "rnnpipe.cells.slstm:SLSTM",
         "sru": "rnnpipe.cells.sru:SRU",

@@ -186,6 +186,22 @@ def qrnn(cell: Cell, xs: Array) -> list[Array]:
     return ys
 
 
+def mogrifier_lstm(cell: Cell, xs: Array) -> list[Array]:
+    p, h, c, ys = Parts(cell, "ifgo"), np.zeros(cell.hidden_size), np.zeros(cell.hidden_size), []
+    Q, R = p.all["weight_qh"], p.all["weight_rx"]
+    for x in xs:
+        for number in range(1, cell.rounds + 1):
+            if number % 2:
+                x = 2 * sigmoid(Q[(number - 1) // 2] @ h) * x
+            else:
+                h = 2 * sigmoid(R[number // 2 - 1] @ x) * h
+        i, f, o = (sigmoid(p.sum(gate, x, h)) for gate in "ifo")
+        c = f * c + i * tanh(p.sum("g", x, h))
+        h = o * tanh(c)
+        ys.append(h)
+    return ys
+
+
 PAPERS: dict[str, tuple[Paper, dict[str, Any]]] = {
     "cifg": (cifg, {}),
     "gru-reset-before": (gru_reset_before, {}),
@@ -198,6 +214,8 @@ PAPERS: dict[str, tuple[Paper, dict[str, Any]]] = {
     "lru ring": (lru, {"r_min": 0.9, "r_max": 0.99, "max_phase": 0.3}),
     "mgu": (mgu, {}),
     "minlstm": (minlstm, {}),
+    "mogrifier-lstm": (mogrifier_lstm, {}),
+    "mogrifier-lstm rounds": (mogrifier_lstm, {"rounds": 2}),
     "qrnn": (qrnn, {}),
     "slstm": (slstm, {}),
     "sru": (sru, {}),
@@ -360,6 +378,11 @@ def test_indrnn_starts_with_memories_of_all_lengths() -> None:
     assert 0 <= cell.recurrent.min() < 0.02 and 0.98 < cell.recurrent.max() <= 1
     y, _ = cell.step((torch.full((1, 500), -9.0),), (torch.zeros(1, 500),))
     assert torch.equal(y, torch.full((1, 500), -9.0).tanh())
+
+
+def test_mogrifier_takes_one_round_or_more() -> None:
+    with pytest.raises(UsageError, match="rounds=0 is not accepted; with none it is 'lstm'"):
+        Recurrent("mogrifier-lstm", 3, 4, rounds=0)
 
 
 @pytest.mark.parametrize("base", [GatedCell, LinearCell])
