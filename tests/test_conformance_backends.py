@@ -187,7 +187,7 @@ def test_a_refusal_skips_what_it_is_about() -> None:
     [
         (
             OffOutput,
-            r"expected output equal to the loop's; received off by 1e-06 at \[0, 0, \d\]: .* case: cifg .* T=1, B=1",
+            r"expected output equal to the loop's; received off by 1e-06 at \[0, 0, \d\]: .* case: cifg, T=1, B=1",
         ),
         (OffFinal, "expected final layer 0 state h equal to the loop's; received off by 1e-06"),
         (OffGradient, "expected gradient of x equal to the loop's; received off by"),
