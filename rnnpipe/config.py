@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import tomli_w
 
-from rnnpipe.errors import InputError, UsageError, did_you_mean
+from rnnpipe.durable import read_toml
+from rnnpipe.errors import UsageError, did_you_mean
 from rnnpipe.options import convert
 from rnnpipe.text.rules import Named
 
@@ -115,16 +116,7 @@ class Config:
 
 def load_config(path: Path) -> Config:
     """Read a configuration file; raise InputError or UsageError naming the file and the key that is wrong."""
-    path = Path(path)
-    if path.stat().st_size > _LIMIT_BYTES:
-        raise InputError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {_LIMIT_BYTES}.")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8; TOML is UTF-8.") from None
-    except (ValueError, RecursionError) as error:  # TOML that is not, or a number of thousands of digits
-        raise InputError(f"{path}: not valid TOML: {error}.") from None
-    return config_from_table(table, str(path))
+    return config_from_table(read_toml(Path(path), _LIMIT_BYTES), str(path))
 
 
 def config_from_table(table: Mapping[str, Any], source: str) -> Config:

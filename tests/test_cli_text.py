@@ -472,7 +472,7 @@ def test_one_word_is_enough_without_a_threshold():
         (("clean", KITCHEN, "-o", "out", "--cleaner", "unicode-words:lowercase=7"), "true or false"),
         (("clean", KITCHEN, "-o", "out", "--cleaner", "unicode-words:form=NFX"), "'NFC'"),
         (("clean", KITCHEN, "-o", "out", "--cleaner", "unicode-words:lowercase"), "key=value"),
-        (("clean", KITCHEN, "-o", "out", "--cleaner", ":"), "cleaner"),
+        (("clean", KITCHEN, "-o", "out", "--cleaner", ":"), "expected NAME"),
         (("clean", KITCHEN, "-o", "out", "--split", "8:1:x"), "8:1:1"),
         (("clean", KITCHEN, "-o", "out", "--split", "0:1:1"), "8:1:1"),
         (("clean", KITCHEN, "-o", "out", "--split", "8"), "8:1:1"),

@@ -285,7 +285,11 @@ def test_callbacks_are_names() -> None:
         (b"a = 1\na = 2\n", InputError, "not valid TOML: .*line 2"),
         (b'[model]\ncell = "caf\xe9"\n', InputError, r"c\.toml: byte 19 is not UTF-8"),
         (b"a = " + b"[" * 50_000, InputError, "not valid TOML"),
-        (b"#" * (1 << 20) + b"\n", InputError, r"c\.toml: 1048577 bytes; a configuration has at most 1048576"),
+        (
+            b"#" * (1 << 20) + b"\n",
+            InputError,
+            r"c\.toml: 1048577 bytes, more than the 1048576 that",
+        ),
         (b"[modell]\n", UsageError, r"c\.toml: unknown key 'modell'\. Did you mean 'model'\?"),
         (b"[model]\nhidden_size = '9'\n", UsageError, r"c\.toml: model\.hidden_size: '9' is not accepted"),
         (b"model = 3\n", UsageError, r"c\.toml: \[model\] is 3; it is a table of settings"),
