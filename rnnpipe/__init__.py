@@ -12,7 +12,7 @@ from rnnpipe.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from rnnpipe.backends.loop import LoopBackend
-    from rnnpipe.cells.base import Cell, GatedCell, Gates, LinearCell, State
+    from rnnpipe.cells.base import Cell, GatedCell, Gates, LinearCell, ProjectedCell, State
     from rnnpipe.errors import InputError, PluginError, RnnpipeError, UsageError
     from rnnpipe.models.language_model import LanguageModel
     from rnnpipe.models.recurrent import Recurrent
@@ -32,6 +32,7 @@ _LAZY = {
     "LinearCell": "rnnpipe.cells.base",
     "LoopBackend": "rnnpipe.backends.loop",
     "PluginError": "rnnpipe.errors",
+    "ProjectedCell": "rnnpipe.cells.base",
     "Recurrent": "rnnpipe.models.recurrent",
     "RnnpipeError": "rnnpipe.errors",
     "Rule": "rnnpipe.text.cleaning",
@@ -51,6 +52,7 @@ __all__ = [
     "LinearCell",
     "LoopBackend",
     "PluginError",
+    "ProjectedCell",
     "Recurrent",
     "RnnpipeError",
     "Rule",

@@ -36,9 +36,22 @@ def register_tokenizers() -> dict[str, str]:
 @hookimpl
 def register_cells() -> dict[str, str]:
     return {
+        "cifg": "rnnpipe.cells.cifg:CIFG",
         "elman": "rnnpipe.cells.elman:Elman",
-        "lstm": "rnnpipe.cells.lstm:LSTM",
         "gru": "rnnpipe.cells.gru:GRU",
+        "gru-reset-before": "rnnpipe.cells.gru:GRUResetBefore",
+        "indrnn": "rnnpipe.cells.indrnn:IndRNN",
+        "janet": "rnnpipe.cells.janet:JANET",
+        "layernorm-lstm": "rnnpipe.cells.layernorm_lstm:LayerNormLSTM",
+        "light-gru": "rnnpipe.cells.light_gru:LightGRU",
+        "lru": "rnnpipe.cells.lru:LRU",
+        "lstm": "rnnpipe.cells.lstm:LSTM",
+        "mgu": "rnnpipe.cells.mgu:MGU",
+        "minlstm": "rnnpipe.cells.minlstm:MinLSTM",
+        "mogrifier-lstm": "rnnpipe.cells.mogrifier_lstm:MogrifierLSTM",
+        "qrnn": "rnnpipe.cells.qrnn:QRNN",
+        "slstm": "rnnpipe.cells.slstm:SLSTM",
+        "sru": "rnnpipe.cells.sru:SRU",
     }
 
 
@@ -110,6 +123,7 @@ def register_backends() -> dict[str, str]:
     return {
         "cudnn": "rnnpipe.backends.cudnn:CudnnBackend",
         "loop": "rnnpipe.backends.loop:LoopBackend",
+        "scan": "rnnpipe.backends.scan:ScanBackend",
     }
 
 

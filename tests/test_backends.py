@@ -139,7 +139,7 @@ def test_one_hot_equals_explicit_product(name: str, encoding: str) -> None:
         torch.testing.assert_close(encoder(ids), encoder.linear(dense))
         return
     gathered, _ = rnn(ids)
-    assert rnn.backend_used == "loop"
+    assert rnn.backend_used != "cudnn", "it would multiply"
     explicit, _ = rnn(dense)
     torch.testing.assert_close(gathered, explicit)
     ours = torch.autograd.grad(gathered.square().sum(), list(rnn.parameters()))

@@ -9,7 +9,7 @@ Shapes: T timesteps, B batch, I input size, H hidden size, V classes of a one-ho
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +25,11 @@ class Cell(nn.Module):
     """A recurrent layer, defined by one timestep: Cell(input_size, hidden_size, *, bias=True, **options).
 
     A subclass sets `state_shape` and `output_size` if they differ from one hidden vector, and defines `project` and
-    `step`.
+    `step`. State leaves named in `state_dtype` start in that type where the network's own is a narrower one, and `step`
+    keeps them in it: sums over many timesteps, which bfloat16 would not hold.
     """
+
+    state_dtype: ClassVar[dict[str, torch.dtype]] = {}
 
     def __init__(self, input_size: int, hidden_size: int, *, bias: bool = True) -> None:
         super().__init__()
@@ -38,7 +41,12 @@ class Cell(nn.Module):
 
     def initial_state(self, batch_size: int, *, device: torch.device | None = None, dtype: torch.dtype) -> State:
         """Return the state before the first timestep: zeros."""
-        return tuple(torch.zeros(batch_size, *s, device=device, dtype=dtype) for s in self.state_shape.values())
+        return tuple(
+            torch.zeros(
+                batch_size, *shape, device=device, dtype=torch.promote_types(dtype, self.state_dtype.get(name, dtype))
+            )
+            for name, shape in self.state_shape.items()
+        )
 
     def project(self, x: Tensor) -> Gates:
         """Return what `step` needs of the input x [..., I]. It needs no state, so it runs once for all T."""
@@ -56,23 +64,38 @@ class Cell(nn.Module):
         raise TypeError(f"{type(self).__name__} defines no `step`")
 
 
-class _ProjectedCell(Cell):
-    """A cell whose input enters through one matrix product, `weight_ih` [gates * H, I]."""
+class ProjectedCell(Cell):
+    """A cell whose input enters through one matrix product, `weight_ih` [gates * H, I].
 
-    def __init__(self, input_size: int, hidden_size: int, gates: int, *, bias: bool) -> None:
+    The last `without_bias` gates have none: `bias_ih` is [(gates - without_bias) * H].
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, gates: int, *, bias: bool = True, without_bias: int = 0
+    ) -> None:
         super().__init__(input_size, hidden_size, bias=bias)
         self._gates = gates
+        self._without_bias = without_bias
         self.weight_ih = nn.Parameter(torch.empty(gates * hidden_size, input_size))
-        self.bias_ih = nn.Parameter(torch.empty(gates * hidden_size)) if bias else None
+        self.bias_ih = nn.Parameter(torch.empty((gates - without_bias) * hidden_size)) if bias else None
 
     def project(self, x: Tensor) -> Gates:
-        return F.linear(x, self.weight_ih, self.bias_ih).chunk(self._gates, -1)
+        return F.linear(x, self.weight_ih, self._bias()).chunk(self._gates, -1)
 
     def project_classes(self, classes: Tensor) -> Gates:
-        if type(self).project is not _ProjectedCell.project:
+        if type(self).project is not ProjectedCell.project:
             return super().project_classes(classes)  # it has an input product of its own, which a gather is not
+        return self._gather(classes)
+
+    def _gather(self, classes: Tensor) -> Gates:
         rows = F.embedding(classes, self.weight_ih.t())
-        return (rows if self.bias_ih is None else rows + self.bias_ih).chunk(self._gates, -1)
+        bias = self._bias()
+        return (rows if bias is None else rows + bias).chunk(self._gates, -1)
+
+    def _bias(self) -> Tensor | None:
+        if self.bias_ih is None or not self._without_bias:
+            return self.bias_ih
+        return F.pad(self.bias_ih, (0, self._without_bias * self.hidden_size))
 
     def reset_parameters(self) -> None:
         """Draw every parameter uniformly from ±1/sqrt(H), as torch's own recurrent layers do."""
@@ -81,7 +104,7 @@ class _ProjectedCell(Cell):
             nn.init.uniform_(parameter, -bound, bound)
 
 
-class GatedCell(_ProjectedCell):
+class GatedCell(ProjectedCell):
     """Two matrix products; the rest is elementwise over H, hence fusible.
 
         u = W x + b_ih    r = R h + b_hh    state' = pointwise(u, r, state)
@@ -94,6 +117,7 @@ class GatedCell(_ProjectedCell):
     input_gates: int
     recurrent_gates: int
     state_names: tuple[str, ...] = ("h",)
+    reduces_hidden: bool = False  # True: `pointwise` has a reduction over H (LayerNorm), which not every backend takes
 
     def __init__(self, input_size: int, hidden_size: int, *, bias: bool = True) -> None:
         super().__init__(input_size, hidden_size, self.input_gates, bias=bias)
@@ -105,7 +129,8 @@ class GatedCell(_ProjectedCell):
     def pointwise(self, u: Gates, r: Gates, state: State) -> State:
         """Return the next state from `input_gates` and `recurrent_gates` tensors [B, H], biases added.
 
-        Pure and elementwise: no random operation, no Python branch on a tensor's values, no reduction.
+        Pure and elementwise: no random operation, no Python branch on a tensor's values, no reduction but over H in a
+        cell that declares `reduces_hidden`.
         """
         raise TypeError(f"{type(self).__name__} defines no `pointwise`")
 
@@ -119,16 +144,26 @@ class GatedCell(_ProjectedCell):
         return state[0], state
 
 
-class LinearCell(_ProjectedCell):
+class LinearCell(ProjectedCell):
     """h' = a * h + b, with a and b functions of the input alone: time is parallel (a scan).
 
     A subclass sets `projections` and defines `coefficients`.
+
+    complex_hidden: a, b and h are complex; the state holds h as pairs of a real and an imaginary part, [B, H, 2].
+    delayed: so many of the projections, the last ones, reach `coefficients` and `output` one timestep later, for a
+    window of two inputs. They have no bias, and the state carries those of the timestep before, [B, delayed, H].
     """
 
     projections: int
+    complex_hidden: bool = False
+    delayed: int = 0
 
     def __init__(self, input_size: int, hidden_size: int, *, bias: bool = True) -> None:
-        super().__init__(input_size, hidden_size, self.projections, bias=bias)
+        super().__init__(input_size, hidden_size, self.projections, bias=bias, without_bias=self.delayed)
+        if self.complex_hidden:
+            self.state_shape = {"h": (hidden_size, 2)}
+        if self.delayed:
+            self.state_shape["delayed"] = (self.delayed, hidden_size)
         self.reset_parameters()
 
     def coefficients(self, u: Gates) -> tuple[Tensor, Tensor]:
@@ -139,7 +174,27 @@ class LinearCell(_ProjectedCell):
         """Return the output [..., output_size] from the projections and the hidden states, all timesteps at once."""
         return h
 
+    def hidden(self, state: State) -> Tensor:
+        """Return h [B, H] of a state."""
+        return torch.complex(*state[0].unbind(-1)) if self.complex_hidden else state[0]
+
+    def state_of(self, h: Tensor, delayed: Gates) -> State:
+        """Return the state of h [B, H] and of the projections [B, H] that are delayed."""
+        leaf = torch.view_as_real(h) if self.complex_hidden else h
+        return (leaf, torch.stack(delayed, 1)) if self.delayed else (leaf,)
+
+    def delay(self, u: Gates, state: State) -> Gates:
+        """Return projections [T, B, H] as `coefficients` takes them at each timestep, behind a state."""
+        kept = len(u) - self.delayed
+        before = state[1].unbind(1) if self.delayed else ()
+        late = (torch.cat((first[None], gate[:-1])) for first, gate in zip(before, u[kept:], strict=True))
+        return (*u[:kept], *late)
+
     def step(self, u: Gates, state: State) -> tuple[Tensor, State]:
+        kept = len(u) - self.delayed
+        following = u[kept:]
+        if self.delayed:
+            u = (*u[:kept], *state[1].unbind(1))
         a, b = self.coefficients(u)
-        h = a * state[0] + b
-        return self.output(u, h), (h,)
+        h = a * self.hidden(state) + b
+        return self.output(u, h), self.state_of(h, following)

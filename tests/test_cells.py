@@ -1,0 +1,404 @@
+"""Every built-in cell against its paper's equations, written out anew in NumPy, one sequence at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rnnpipe.cells.base import Cell, GatedCell, LinearCell
+from rnnpipe.cells.gru import GRUResetBefore
+from rnnpipe.cells.layernorm_lstm import LayerNormLSTM
+from rnnpipe.cells.lru import LRU
+from rnnpipe.cells.minlstm import MinLSTM
+from rnnpipe.cells.qrnn import QRNN
+from rnnpipe.cells.slstm import SLSTM
+from rnnpipe.cells.sru import SRU
+from rnnpipe.errors import UsageError
+from rnnpipe.models.recurrent import Recurrent
+from rnnpipe.plugins import full_registry
+
+Array = np.ndarray
+tanh, exp = np.tanh, np.exp
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + exp(-x))
+
+
+def relu(x: Array) -> Array:
+    return np.maximum(x, 0)
+
+
+class Parts:
+    """The parameters of a cell, cut into gates: W_f x + b is `parts.x("f", x)`, R_f h + b is `parts.h("f", h)`."""
+
+    def __init__(self, cell: Cell, gates: str) -> None:
+        self.all = {name: parameter.detach().numpy() for name, parameter in cell.named_parameters()}
+        self.gates = gates
+
+    def _product(self, name: str, gate: str, v: Array) -> Array:
+        place, count = self.gates.index(gate), len(self.gates)
+        bias = self.all.get(f"bias_{name}")
+        offset = 0.0 if bias is None else np.split(bias, count)[place]
+        return np.split(self.all[f"weight_{name}"], count)[place] @ v + offset
+
+    def x(self, gate: str, x: Array) -> Array:
+        return self._product("ih", gate, x)
+
+    def h(self, gate: str, h: Array) -> Array:
+        return self._product("hh", gate, h)
+
+    def sum(self, gate: str, x: Array, h: Array) -> Array:
+        return self.x(gate, x) + self.h(gate, h)
+
+
+Paper = Callable[[Cell, Array], list[Array]]  # a cell and one sequence [T, I] to its outputs
+
+
+def cifg(cell: Cell, xs: Array) -> list[Array]:
+    p, h, c, ys = Parts(cell, "fgo"), np.zeros(cell.hidden_size), np.zeros(cell.hidden_size), []
+    for x in xs:
+        f = sigmoid(p.sum("f", x, h))
+        i = 1 - f
+        c = f * c + i * tanh(p.sum("g", x, h))
+        h = sigmoid(p.sum("o", x, h)) * tanh(c)
+        ys.append(h)
+    return ys
+
+
+def janet(cell: Cell, xs: Array) -> list[Array]:
+    p, c, ys = Parts(cell, "fc"), np.zeros(cell.hidden_size), []
+    for x in xs:
+        s, candidate = p.sum("f", x, c), tanh(p.sum("c", x, c))
+        c = sigmoid(s) * c + (1 - sigmoid(s - cell.beta)) * candidate
+        ys.append(c)
+    return ys
+
+
+def light_gru(cell: Cell, xs: Array) -> list[Array]:
+    p, h, ys = Parts(cell, "zn"), np.zeros(cell.hidden_size), []
+    for x in xs:
+        z = sigmoid(p.sum("z", x, h))
+        h = z * h + (1 - z) * relu(p.sum("n", x, h))
+        ys.append(h)
+    return ys
+
+
+def gru_reset_before(cell: Cell, xs: Array) -> list[Array]:
+    p, h, ys = Parts(cell, "rzn"), np.zeros(cell.hidden_size), []
+    for x in xs:
+        r, z = sigmoid(p.sum("r", x, h)), sigmoid(p.sum("z", x, h))
+        h = z * h + (1 - z) * tanh(p.sum("n", x, r * h))
+        ys.append(h)
+    return ys
+
+
+def mgu(cell: Cell, xs: Array) -> list[Array]:
+    p, h, ys = Parts(cell, "fn"), np.zeros(cell.hidden_size), []
+    for x in xs:
+        f = sigmoid(p.sum("f", x, h))
+        h = (1 - f) * h + f * tanh(p.sum("n", x, f * h))
+        ys.append(h)
+    return ys
+
+
+def indrnn(cell: Cell, xs: Array) -> list[Array]:
+    p, h, ys = Parts(cell, "n"), np.zeros(cell.hidden_size), []
+    for x in xs:
+        h = np.array([max(0.0, a + w * b) for a, w, b in zip(p.x("n", x), p.all["recurrent"], h, strict=True)])
+        ys.append(h)
+    return ys
+
+
+def slstm(cell: Cell, xs: Array) -> list[Array]:
+    """Without the stabilizer: the gates are exponentials as they are."""
+    H = cell.hidden_size
+    p, h, c, n, ys = Parts(cell, "ifzo"), np.zeros(H), np.zeros(H), np.zeros(H), []
+    for x in xs:
+        i, f = exp(p.sum("i", x, h)), sigmoid(p.sum("f", x, h))
+        c = f * c + i * tanh(p.sum("z", x, h))
+        n = f * n + i
+        h = sigmoid(p.sum("o", x, h)) * c / n
+        ys.append(h)
+    return ys
+
+
+def layernorm_lstm(cell: Cell, xs: Array) -> list[Array]:
+    p, h, c, ys = Parts(cell, "ifgo").all, np.zeros(cell.hidden_size), np.zeros(cell.hidden_size), []
+
+    def norm(v: Array) -> Array:
+        return (v - v.mean()) / np.sqrt(((v - v.mean()) ** 2).mean() + 1e-5)
+
+    for x in xs:
+        gates = p["gain_ih"] * norm(p["weight_ih"] @ x) + p["gain_hh"] * norm(p["weight_hh"] @ h) + p["bias_ih"]
+        i, f, g, o = np.split(gates, 4)
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h = sigmoid(o) * tanh(p["gain_c"] * norm(c) + p["bias_c"])
+        ys.append(h)
+    return ys
+
+
+def minlstm(cell: Cell, xs: Array) -> list[Array]:
+    p, h, ys = Parts(cell, "fig"), np.zeros(cell.hidden_size), []
+    for x in xs:
+        f, i = sigmoid(p.x("f", x)), sigmoid(p.x("i", x))
+        h = f / (f + i) * h + i / (f + i) * p.x("g", x)
+        ys.append(h)
+    return ys
+
+
+def lru(cell: Cell, xs: Array) -> list[Array]:
+    """The sum over all inputs so far, each with its power of lambda."""
+    p, H = Parts(cell, "rid"), cell.hidden_size
+    eigenvalues = exp(-exp(p.all["nu"]) + 1j * exp(p.all["theta"]))
+    written = [exp(p.all["log_gamma"]) * (p.x("r", x) + 1j * p.x("i", x)) for x in xs]
+    C = p.all["weight_out"][:, :H] - 1j * p.all["weight_out"][:, H:]
+    hidden = [sum(eigenvalues ** (t - s) * written[s] for s in range(t + 1)) for t in range(len(xs))]
+    return [(C @ h).real + p.x("d", x) for h, x in zip(hidden, xs, strict=True)]
+
+
+def sru(cell: Cell, xs: Array) -> list[Array]:
+    wide = cell.input_size != cell.hidden_size
+    p, c, ys = Parts(cell, "frgx" if wide else "frg"), np.zeros(cell.hidden_size), []
+    for x in xs:
+        f, r = sigmoid(p.x("f", x)), sigmoid(p.x("r", x))
+        c = f * c + (1 - f) * p.x("g", x)
+        shown = tanh(c) if cell.nonlinearity == "tanh" else c
+        ys.append(r * shown + (1 - r) * (p.x("x", x) if wide else x))
+    return ys
+
+
+def qrnn(cell: Cell, xs: Array) -> list[Array]:
+    """The convolution by torch, over the sequence with a zero before it."""
+    now, before = cell.weight_ih.detach().chunk(2)
+    padded = F.pad(torch.from_numpy(xs).t()[None], (1, 0))
+    u = F.conv1d(padded, torch.stack((before, now), -1), cell.bias_ih.detach())[0].t().numpy()
+    c, ys = np.zeros(cell.hidden_size), []
+    for z, f, o in (np.split(row, 3) for row in u):
+        c = sigmoid(f) * c + (1 - sigmoid(f)) * tanh(z)
+        ys.append(sigmoid(o) * c)
+    return ys
+
+
+def mogrifier_lstm(cell: Cell, xs: Array) -> list[Array]:
+    p, h, c, ys = Parts(cell, "ifgo"), np.zeros(cell.hidden_size), np.zeros(cell.hidden_size), []
+    Q, R = p.all["weight_qh"], p.all["weight_rx"]
+    for x in xs:
+        for number in range(1, cell.rounds + 1):
+            if number % 2:
+                x = 2 * sigmoid(Q[(number - 1) // 2] @ h) * x
+            else:
+                h = 2 * sigmoid(R[number // 2 - 1] @ x) * h
+        i, f, o = (sigmoid(p.sum(gate, x, h)) for gate in "ifo")
+        c = f * c + i * tanh(p.sum("g", x, h))
+        h = o * tanh(c)
+        ys.append(h)
+    return ys
+
+
+PAPERS: dict[str, tuple[Paper, dict[str, Any]]] = {
+    "cifg": (cifg, {}),
+    "gru-reset-before": (gru_reset_before, {}),
+    "indrnn": (indrnn, {}),
+    "janet": (janet, {}),
+    "janet beta": (janet, {"beta": 0.3}),
+    "layernorm-lstm": (layernorm_lstm, {}),
+    "light-gru": (light_gru, {}),
+    "lru": (lru, {}),
+    "lru ring": (lru, {"r_min": 0.9, "r_max": 0.99, "max_phase": 0.3}),
+    "mgu": (mgu, {}),
+    "minlstm": (minlstm, {}),
+    "mogrifier-lstm": (mogrifier_lstm, {}),
+    "mogrifier-lstm rounds": (mogrifier_lstm, {"rounds": 2}),
+    "qrnn": (qrnn, {}),
+    "slstm": (slstm, {}),
+    "sru": (sru, {}),
+    "sru tanh": (sru, {"nonlinearity": "tanh"}),
+}
+IN_TORCH = {"elman", "gru", "lstm"}  # compared with torch's own in test_backends.py
+
+
+def test_every_builtin_is_compared() -> None:
+    registry = full_registry()
+    builtin = {entry.name for entry in registry.entries("cell") if entry.distribution == "rnnpipe"}
+    assert {name.split()[0] for name in PAPERS} | IN_TORCH == builtin
+
+
+@pytest.mark.parametrize("case", PAPERS)
+@pytest.mark.parametrize(("I", "H"), [(3, 4), (5, 5)])
+def test_cell_is_its_papers(case: str, I: int, H: int) -> None:  # noqa: E741 - the input size
+    paper, options = PAPERS[case]
+    torch.manual_seed(I)
+    rnn = Recurrent(case.split()[0], I, H, backend="loop", **options).double()
+    (cell,) = rnn.cells()
+    with torch.no_grad():  # also what starts at 0 or 1 is to be seen
+        for parameter in cell.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    x = torch.randn(6, 2, I, dtype=torch.float64)
+    y, _ = rnn(x)
+    for row in range(2):
+        expected = np.stack(paper(cell, x[:, row].numpy()))
+        np.testing.assert_allclose(y[:, row].detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted({case.split()[0] for case in PAPERS}))
+def test_without_bias(name: str) -> None:
+    torch.manual_seed(0)
+    rnn = Recurrent(name, 3, 4, 2, bias=False).double()
+    assert not [parameter for parameter, _ in rnn.named_parameters() if "bias" in parameter]
+    y, _ = rnn(torch.zeros(5, 2, 3, dtype=torch.float64))
+    assert not y.any(), "from nothing comes nothing"
+
+
+def test_gru_reset_before_is_another_function() -> None:
+    torch.manual_seed(0)
+    before, after = GRUResetBefore(3, 4), nn.GRUCell(3, 4)
+    before.load_state_dict(after.state_dict())
+    x, h = torch.randn(2, 3), torch.randn(2, 4)
+    y, _ = before.step(before.project(x), (h,))
+    assert (y - after(x, h)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_slstm_with_gates_far_out(dtype: torch.dtype) -> None:
+    """Exponentials that no float holds: the stabilizer keeps values and gradients finite, and the scale cancels."""
+    torch.manual_seed(0)
+    cell = SLSTM(1, 4).to(dtype)
+    with torch.no_grad():
+        cell.weight_ih[: 2 * 4] *= 2000  # i and f
+    rnn = Recurrent(SLSTM, 1, 4, backend="loop").to(dtype)
+    rnn.layers[0] = cell
+    x = torch.randn(300, 3, 1, dtype=dtype, requires_grad=True)
+    y, ((_, c, n, m),) = rnn(x)
+    gradients = torch.autograd.grad(y.sum() + c.sum(), [x, *rnn.parameters()])
+    assert all(tensor.isfinite().all() for tensor in (y, c, n, m, *gradients))
+    assert y.abs().max() <= 1
+    assert n.min() >= 1
+    shifted = cell.initial_state(3, dtype=dtype)
+    a, _ = cell.step(cell.project(x[0]), (*shifted[:3], shifted[3]))
+    torch.testing.assert_close(a, y[0])
+
+
+def test_slstm_starts_from_nothing() -> None:
+    """Of the first timestep only its own input remains, whatever its gate: c / n is g."""
+    cell = SLSTM(2, 3).double()
+    with torch.no_grad():
+        cell.bias_ih[:3] = torch.tensor([-800.0, 0.0, 800.0])
+    x = torch.randn(1, 2, dtype=torch.float64)
+    u = cell.project(x)
+    y, _ = cell.step(u, cell.initial_state(1, dtype=torch.float64))
+    g, o = (gate + bias for gate, bias in zip(u[2:], cell.bias_hh.chunk(4)[2:], strict=True))
+    torch.testing.assert_close(y, torch.sigmoid(o) * torch.tanh(g))
+
+
+def test_long_sums_stay_float32_in_a_bfloat16_network() -> None:
+    torch.manual_seed(0)
+    for name, wide in (("slstm", {"c", "n", "m"}), ("lru", {"h"}), ("lstm", set())):
+        rnn = Recurrent(name, 3, 4, backend="loop").bfloat16()
+        (cell,) = rnn.cells()
+        types = [torch.float32 if leaf in wide else torch.bfloat16 for leaf in cell.state_shape]
+        assert [leaf.dtype for leaf in rnn.initial_state(2, torch.zeros(1))[0]] == types
+        y, (state,) = rnn(torch.randn(5, 2, 3, dtype=torch.bfloat16))
+        assert [leaf.dtype for leaf in state] == types
+        assert y.dtype == torch.bfloat16
+    assert {leaf.dtype for leaf in SLSTM(3, 4).initial_state(1, dtype=torch.float64)} == {torch.float64}
+
+
+def test_minlstm_where_both_gates_vanish() -> None:
+    cell = MinLSTM(1, 1).double()
+    u = torch.tensor([[-800.0], [-790.0], [0.5]], dtype=torch.float64).unbind(0)
+    a, b = cell.coefficients(u)
+    share = float(sigmoid(np.float64(-10.0)))
+    assert float(a) == pytest.approx(share)
+    assert float(b) == pytest.approx((1 - share) * 0.5)
+
+
+def test_lru_starts_on_its_ring() -> None:
+    torch.manual_seed(0)
+    cell = LRU(3, 2000, r_min=0.8, r_max=0.9, max_phase=0.5)
+    modulus, phase = torch.exp(-torch.exp(cell.nu)), torch.exp(cell.theta)
+    assert 0.8 - 1e-5 <= modulus.min() < 0.801 and 0.899 < modulus.max() <= 0.9 + 1e-5
+    assert phase.min() > 0 and 0.49 < phase.max() <= 0.5
+    torch.testing.assert_close(torch.exp(cell.log_gamma) ** 2, 1 - modulus**2, rtol=1e-3, atol=1e-5)
+    inside = (modulus < (0.5 * (0.8**2 + 0.9**2)) ** 0.5).float().mean()
+    assert abs(inside - 0.5) < 0.05, "uniform by area"
+    whole = LRU(3, 2000)
+    assert all(parameter.isfinite().all() for parameter in whole.parameters())
+    for options in ({"r_min": 0.9, "r_max": 0.9}, {"r_max": 1.5}, {"r_min": -1.0}, {"max_phase": 0.0}):
+        with pytest.raises(UsageError, match="cell 'lru'"):
+            LRU(3, 4, **options)
+
+
+def test_layernorm_lstm_ignores_the_scale_of_its_weights() -> None:
+    torch.manual_seed(0)
+    rnn = Recurrent(LayerNormLSTM, 3, 5, backend="loop", eps=0.0).double()
+    (cell,) = rnn.cells()
+    state = ((torch.randn(2, 5, dtype=torch.float64),) * 2,)
+    x = torch.randn(4, 2, 3, dtype=torch.float64)
+    y, _ = rnn(x, state)
+    with torch.no_grad():
+        cell.weight_ih *= 7
+        cell.weight_hh *= 0.2
+    torch.testing.assert_close(rnn(x, state)[0], y)
+    assert cell.gain_c.tolist() == [1.0] * 5
+    cell.reset_parameters()
+    assert cell.gain_hh.tolist() == [1.0] * 20
+    assert cell.bias_c.tolist() == [0.0] * 5
+
+
+def test_sru_takes_its_input_as_it_is_where_the_sizes_allow() -> None:
+    assert SRU(4, 4).weight_ih.shape == (12, 4)
+    assert SRU(3, 4).weight_ih.shape == (16, 3)
+    cell = SRU(4, 4).double()
+    classes = torch.tensor([[0, 3], [1, 2]])
+    for ours, theirs in zip(cell.project_classes(classes), cell.project(F.one_hot(classes, 4).double()), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_qrnn_sees_two_inputs() -> None:
+    torch.manual_seed(0)
+    cell = QRNN(2, 3).double()
+    x = torch.randn(6, 1, 2, dtype=torch.float64, requires_grad=True)
+    state = cell.initial_state(1, dtype=torch.float64)
+    a, _ = cell.coefficients(cell.delay(cell.project(x), state))
+    (gradient,) = torch.autograd.grad(a[3].sum(), x)
+    assert gradient.flatten(1).any(1).tolist() == [False, False, True, True, False, False]
+    assert cell.bias_ih.shape == (9,)
+
+
+def test_indrnn_starts_with_memories_of_all_lengths() -> None:
+    torch.manual_seed(0)
+    cell = full_registry().build("cell", "indrnn", {"nonlinearity": "tanh"}, 3, 500)
+    assert 0 <= cell.recurrent.min() < 0.02 and 0.98 < cell.recurrent.max() <= 1
+    y, _ = cell.step((torch.full((1, 500), -9.0),), (torch.zeros(1, 500),))
+    assert torch.equal(y, torch.full((1, 500), -9.0).tanh())
+
+
+def test_mogrifier_takes_one_round_or_more() -> None:
+    with pytest.raises(UsageError, match="rounds=0 is not accepted; with none it is 'lstm'"):
+        Recurrent("mogrifier-lstm", 3, 4, rounds=0)
+
+
+@pytest.mark.parametrize("base", [GatedCell, LinearCell])
+def test_every_cell_has_the_most_telling_base(base: type[Cell]) -> None:
+    registry = full_registry()
+    names = {name for name in PAPERS if " " not in name and issubclass(registry.get("cell", name), base)}
+    gated, linear = {"cifg", "janet", "light-gru", "slstm", "layernorm-lstm"}, {"lru", "minlstm", "sru", "qrnn"}
+    assert names == (gated if base is GatedCell else linear)
+
+
+def test_delayed_projections_are_carried() -> None:
+    """The state holds the last ones, so that a sequence can be cut anywhere."""
+    cell = QRNN(2, 3).double()
+    x = torch.randn(4, 2, 2, dtype=torch.float64)
+    u: list[Tensor] = list(cell.project(x))
+    state = cell.initial_state(2, dtype=torch.float64)
+    for t in range(4):
+        _, state = cell.step(tuple(gate[t] for gate in u), state)
+        torch.testing.assert_close(state[1], torch.stack([gate[t] for gate in u[3:]], 1))
