@@ -46,6 +46,17 @@ def workers_option(function: Function) -> Function:
     )
 
 
+def device_option(function: Function) -> Function:
+    """Add `--device`."""
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+        default="auto",
+        show_default=True,
+        help="Where to compute.",
+    )(function)
+
+
 def json_option(function: Function) -> Function:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.common import PATH, hint, json_option, print_json, report_quarantined, text_options
+from rnnpipe.cli.common import PATH, device_option, hint, json_option, print_json, report_quarantined, text_options
 
 if TYPE_CHECKING:
     from rnnpipe.pipeline.evaluate import Evaluation
@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--weights", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which checkpoint."
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
+@device_option
 @text_options
 @json_option
 def command(

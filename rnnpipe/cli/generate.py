@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.common import PATH, check_text, named, report_quarantined
+from rnnpipe.cli.common import PATH, check_text, device_option, named, report_quarantined
 
 if TYPE_CHECKING:
     from rnnpipe.generation.generate import Generated, Prompt
@@ -38,13 +38,7 @@ if TYPE_CHECKING:
     "--seed", type=click.IntRange(min=0, max=2**63 - 1), default=0, show_default=True, help="Keys what is drawn."
 )
 @click.option("--allow-unknown", is_flag=True, help="Let <unk> be drawn.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
+@device_option
 def command(
     run: Path,
     prompts: tuple[str, ...],

@@ -7,20 +7,14 @@ from pathlib import Path
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.common import PATH, check_text, json_option, print_json, print_table, report_quarantined
+from rnnpipe.cli.common import PATH, check_text, device_option, json_option, print_json, print_table, report_quarantined
 
 
 @click.command("predict")
 @click.argument("run", type=PATH, metavar="RUN")
 @click.argument("text", metavar="TEXT")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many tokens.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
+@device_option
 @json_option
 def command(run: Path, text: str, top: int, device: str, as_json: bool) -> None:
     """Show the most likely tokens behind TEXT, which is cleaned and tokenized by the run's own rules."""
