@@ -20,6 +20,16 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
+def sections(path: Path, language: str) -> dict[str, list[str]]:
+    """Return the code blocks of one language under each heading of the second rank that has any."""
+    parts = re.split(r"^## (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    found = {
+        title: re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        for title, text in zip(parts[1::2], parts[2::2], strict=True)
+    }
+    return {title: code for title, code in found.items() if code}
+
+
 def test_tables_are_up_to_date() -> None:
     for path in TABLES:
         assert with_tables(path) == path.read_text(encoding="utf-8"), "run `python tests/readme_tables.py`"
@@ -51,9 +61,10 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_every_shell_block_runs(checkout: Path) -> None:
-    """The blocks behind the first two, in order, in one folder, as a reader would type them."""
-    for block in blocks(README, "sh")[2:]:
+@pytest.mark.parametrize("title", sections(README, "sh"))
+def test_every_shell_block_runs(checkout: Path, title: str) -> None:
+    """The blocks of a section, in order, in one folder, as a reader would type them."""
+    for block in sections(README, "sh")[title]:
         done = run(["bash", "-euo", "pipefail", "-c", block], checkout)
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
 
