@@ -78,7 +78,9 @@ def _help(thing: click.Command) -> str:
     for path, command in _commands(thing, thing.name or "command"):
         if not (command.help or "").strip():
             raise Failure("a help text", "none", path)
-        lines += len(command.get_help(click.Context(command, info_name=path)).splitlines())
+        # As below `rnnpipe`: a command keeps the help option that it was first asked for.
+        context = click.Context(command, info_name=path, help_option_names=["-h", "--help"])
+        lines += len(command.get_help(context).splitlines())
     return f"{lines} lines"
 
 
