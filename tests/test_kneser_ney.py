@@ -26,7 +26,7 @@ def plain(train: list[int], n: int, boundary: int, history: tuple[int, ...], wor
         for end in range(n - 1, len(padded)):
             raw[tuple(padded[end - n + 1 : end + 1])] += 1
         for length in range(n - 1, k - 1, -1):  # shorter grams count the different grams one longer that end in them
-            raw = Counter({gram: 1 for gram in raw})
+            raw = Counter(dict.fromkeys(raw, 1))
             shorter: Counter[tuple[int, ...]] = Counter()
             for gram in raw:
                 shorter[gram[len(gram) - length :]] += 1

@@ -35,9 +35,9 @@ class KneserNey:
 
         p_k(w | h) = max(c(h w) - D(c), 0) / c(h) + left(h) p_{k-1}(w | h without its first token)
 
-    c counts occurrences for k = n, and for shorter grams the different tokens that come before them; D has three values,
-    for c = 1, 2 and 3 or more, estimated from how many grams are seen once to four times. What comes before the text is
-    taken as n - 1 document boundaries.
+    c counts occurrences for k = n, and for shorter grams the different tokens that come before them; D has three
+    values, for c = 1, 2 and 3 or more, estimated from how many grams are seen once to four times. What comes before the
+    text is taken as n - 1 document boundaries.
 
     Source: Chen & Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 3 and
     equation 26; Kneser & Ney 1995. Raises UsageError for an n below 1 or a text without tokens.
@@ -50,27 +50,16 @@ class KneserNey:
             raise UsageError("n-grams need a text of at least one token.")
         self.vocab_size, self.n, self.boundary = vocab_size, n, boundary
         text = self._padded(tokens)
-        grams = np.zeros(len(text), np.int64)  # the index of the gram of k tokens that ends at each position
-        contexts = 1
+        ends = np.arange(n - 1, len(text))  # of the grams that count: those that end inside the padding are contexts only
+        found = _number_grams(text, vocab_size, n)
         self._orders: list[_Order] = []
-        found: list[tuple[Integers, Integers, int]] = []
-        ends = np.arange(n - 1, len(text))
-        for k in range(1, n + 1):
-            # A position has a gram of k tokens if k - 1 come before it; those inside the padding are contexts too.
-            places = np.arange(k - 1, len(text))
-            keys = (grams[places - 1] if k > 1 else 0) * vocab_size + text[places]
-            unique, inverse = np.unique(keys, return_inverse=True)
-            grams = np.concatenate((np.zeros(k - 1, np.int64), inverse))
-            found.append((unique, grams, contexts))
-            contexts = len(unique)
-        for k, (keys, grams, contexts) in enumerate(found, 1):
-            if k == n:
-                counts = np.bincount(grams[ends], minlength=len(keys))
-            else:
-                _, longer, _ = found[k]
-                _, first = np.unique(longer[ends], return_index=True)
-                counts = np.bincount(grams[ends[first]], minlength=len(keys))
-            self._orders.append(_smooth(keys, counts, contexts, vocab_size))
+        for k, (keys, grams) in enumerate(found, 1):
+            counted = ends
+            if k < n:
+                _, first = np.unique(found[k][1][ends], return_index=True)
+                counted = ends[first]  # one place for each different gram that is a token longer
+            counts = np.bincount(grams[counted], minlength=len(keys))
+            self._orders.append(_smooth(keys, counts, len(found[k - 2][0]) if k > 1 else 1, vocab_size))
 
     def _padded(self, tokens: Ids) -> Integers:
         return np.concatenate((np.full(self.n - 1, self.boundary, np.int64), np.asarray(tokens, np.int64)))
@@ -90,6 +79,19 @@ class KneserNey:
             shares = np.where(known, own + order.left[contexts] * shares, shares)
             grams = np.where(seen, places, -1)
         return np.log(shares[self.n - 1 :])
+
+
+def _number_grams(text: Integers, vocab_size: int, n: int) -> list[tuple[Integers, Integers]]:
+    """Return for k = 1 to n the sorted keys of all k-grams, and the index of the one that ends at each position."""
+    found: list[tuple[Integers, Integers]] = []
+    grams = np.zeros(len(text), np.int64)
+    for k in range(1, n + 1):
+        places = np.arange(k - 1, len(text))
+        shorter = grams[places - 1] if k > 1 else np.zeros(len(text), np.int64)
+        keys, indices = np.unique(shorter * vocab_size + text[places], return_inverse=True)
+        grams = np.concatenate((np.zeros(k - 1, np.int64), indices))
+        found.append((keys, grams))
+    return found
 
 
 def _smooth(keys: Integers, counts: Integers, contexts: int, vocab_size: int) -> _Order:
