@@ -50,7 +50,7 @@ class KneserNey:
             raise UsageError("n-grams need a text of at least one token.")
         self.vocab_size, self.n, self.boundary = vocab_size, n, boundary
         text = self._padded(tokens)
-        ends = np.arange(n - 1, len(text))  # of the grams that count: those that end inside the padding are contexts only
+        ends = np.arange(n - 1, len(text))  # those that end inside the padding do not count
         found = _number_grams(text, vocab_size, n)
         self._orders: list[_Order] = []
         for k, (keys, grams) in enumerate(found, 1):
