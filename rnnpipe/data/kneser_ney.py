@@ -78,7 +78,8 @@ class KneserNey:
             own = np.where(seen, order.discounted[places], 0.0)
             shares = np.where(known, own + order.left[contexts] * shares, shares)
             grams = np.where(seen, places, -1)
-        return np.log(shares[self.n - 1 :])
+        logs: Floats = np.log(shares[self.n - 1 :])
+        return logs
 
 
 def _number_grams(text: Integers, vocab_size: int, n: int) -> list[tuple[Integers, Integers]]:
