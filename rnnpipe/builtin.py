@@ -65,7 +65,10 @@ def register_encoders() -> dict[str, str]:
 
 @hookimpl
 def register_models() -> dict[str, str]:
-    return {"language-model": "rnnpipe.models.language_model:LanguageModel"}
+    return {
+        "language-model": "rnnpipe.models.language_model:LanguageModel",
+        "sequence-model": "rnnpipe.models.sequence_model:SequenceModel",
+    }
 
 
 @hookimpl

@@ -23,6 +23,7 @@ from rnnpipe.options import convert
 from rnnpipe.text.rules import Named
 
 _LIMIT_BYTES = 1 << 20
+TEXT_BPTT = 64  # timesteps of a window of text, unless training.bptt says otherwise
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,13 @@ class TextConfig:
 class ModelConfig:
     """The network."""
 
-    name: Named = Named("language-model")
+    name: Named | None = None  # by what the dataset gives: `language-model` or `sequence-model`
     cell: Named = Named("lstm")
     hidden_size: int = 256
     num_layers: int = 1
     bias: bool = True
-    encoder: Named = Named("embedding")
+    encoder: Named = Named("embedding")  # of tokens
+    input_layer: int | None = None  # of sequences: the width of a linear layer in front of the recurrent stack
     dropout: float = 0.0
     tied: bool = False
     bidirectional: bool = False
@@ -69,9 +71,14 @@ class TrainingConfig:
     """The fitting. Training ends at the first of `epochs`, `max_steps` and `max_seconds` (0: no such limit)."""
 
     trainer: Named = Named("gradient-descent")
-    batch_size: int = 32
-    bptt: int = 64
-    window: int | None = None  # predict from windows of this many tokens instead of carrying the state along
+    batch_size: int = 32  # 0: all sequences of a dataset at once
+    bptt: int | None = None  # timesteps of a window, whose state is carried to the next; text: 64, sequences: whole
+    window: int | None = None  # text: predict from windows of this many tokens instead of carrying the state along
+    draw: Literal["shuffled", "with-replacement", "in-order"] = (
+        "shuffled"  # sequences: how an epoch's batches are drawn
+    )
+    reduction: Literal["mean", "sequence-sum", "sum"] = "mean"  # sequences: of the losses of a batch's target numbers
+    tolerance: float | None = None  # sequences, squared error: an error below it is a hit; by the dataset if not given
     epochs: int = 10
     max_steps: int = 0
     max_seconds: float = 0.0  # of training; evaluation and saving are not counted
@@ -82,13 +89,18 @@ class TrainingConfig:
     plateau_factor: float = 0.5
     plateau_patience: int = 2
     clip_norm: float = 1.0  # 0: no clipping
-    patience: int = 0  # stop after this many evaluations without improvement; 0: never
+    patience: int = 0  # stop after this many evaluations without improvement (1: as Keras's 0); 0: never
     evaluate_every: int = 0  # steps; 0: at the end of each epoch
     evaluation_window: int = 256
     log_every: int = 50
     save_every_seconds: float = 600.0  # of training, at most, between checkpoints; 0: only with evaluations
     nonfinite: Literal["stop", "skip"] = "stop"  # what to do with a step whose loss or gradient is not finite
     callbacks: tuple[Named, ...] = ()
+
+    @property
+    def text_window(self) -> int:
+        """Return how many tokens a window of text has."""
+        return self.window or self.bptt or TEXT_BPTT
 
 
 @dataclass(frozen=True)
@@ -269,7 +281,7 @@ def resolve(config: Config) -> Config:
     """Return the configuration with what follows from the text's level, word if not given, filled in.
 
     word: cleaner `unicode-words`, tokenizer `whitespace`, unknown threshold 3, files parted at line ends. char: cleaner
-    `none`, tokenizer `characters`, unknown threshold 0, files parted at any character.
+    `none`, tokenizer `characters`, unknown threshold 0, files parted at any character. Both: windows of 64 timesteps.
     """
     word = config.text.level != "char"
     text = dataclasses.replace(
@@ -280,7 +292,8 @@ def resolve(config: Config) -> Config:
         unknown_threshold=_first(config.text.unknown_threshold, 3 if word else 0),
     )
     data = dataclasses.replace(config.data, split_at=config.data.split_at or ("line" if word else "character"))
-    return dataclasses.replace(config, text=text, data=data)
+    training = dataclasses.replace(config.training, bptt=config.training.bptt or TEXT_BPTT)
+    return dataclasses.replace(config, text=text, data=data, training=training)
 
 
 def _first(value: int | None, default: int) -> int:
@@ -296,10 +309,12 @@ def check(config: Config, source: str) -> None:
         ("text.workers", text.workers, text.workers is None or text.workers >= 1, "1 or more"),
         ("model.hidden_size", model.hidden_size, model.hidden_size >= 1, "1 or more"),
         ("model.num_layers", model.num_layers, model.num_layers >= 1, "1 or more"),
+        ("model.input_layer", model.input_layer, model.input_layer is None or model.input_layer >= 1, "1 or more"),
         ("model.dropout", model.dropout, 0 <= model.dropout < 1, "a number from 0 to below 1"),
-        ("training.batch_size", training.batch_size, training.batch_size >= 1, "1 or more"),
-        ("training.bptt", training.bptt, training.bptt >= 1, "1 or more"),
+        ("training.batch_size", training.batch_size, training.batch_size >= 0, "0 (all sequences) or more"),
+        ("training.bptt", training.bptt, training.bptt is None or training.bptt >= 1, "1 or more"),
         ("training.window", training.window, training.window is None or training.window >= 1, "1 or more"),
+        ("training.tolerance", training.tolerance, training.tolerance is None or training.tolerance > 0, "above 0"),
         ("training.epochs", training.epochs, training.epochs >= 0, "0 or more"),
         ("training.max_steps", training.max_steps, training.max_steps >= 0, "0 or more"),
         ("training.max_seconds", training.max_seconds, training.max_seconds >= 0, "0 or more"),

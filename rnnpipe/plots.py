@@ -12,14 +12,15 @@ from rnnpipe.durable import write_bytes
 from rnnpipe.errors import InputError, UsageError
 
 Rows = Sequence[Mapping[str, Any]]
-_CURVES = (("training", "loss_nats", "*"), ("validation", "valid_loss_nats", "o"))
+_CURVES = (("training", "", "*"), ("validation", "valid_", "o"))
 
 
 def curves(rows: Rows) -> dict[str, list[tuple[int, float]]]:
-    """Return the points (step, loss in nats) of training and validation; raise InputError if there are none."""
+    """Return the points (step, loss) of training and validation; raise InputError if there are none."""
     found = {}
-    for name, key, _ in _CURVES:
-        values = [(row["step"], row.get(key)) for row in rows]
+    loss = "loss_nats" if any("loss_nats" in row for row in rows) else "loss"
+    for name, prefix, _ in _CURVES:
+        values = [(row["step"], row.get(prefix + loss)) for row in rows]
         found[name] = [(step, float(v)) for step, v in values if isinstance(v, int | float) and math.isfinite(v)]
     if not any(found.values()):
         raise InputError("this run has no losses to draw yet; train it for a few more steps.")

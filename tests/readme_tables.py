@@ -23,7 +23,10 @@ CONTRACTS = {
     "tokenizer": ("a function that returns a `Tokenizer`: `split` and `join`", "aozora"),
     "cell": ("a subclass of `GatedCell`, `LinearCell` or `Cell`: one timestep", "mingru", "peephole-lstm"),
     "encoder": ("a module `(vocab_size, **options)` from ids [T, B] to [T, B, output_size]",),
-    "model": ("a module `(encoder, recurrent, vocab_size, *, dropout, tied, window, **options)`",),
+    "model": (
+        "a module `(encoder, recurrent, vocab_size, *, dropout, tied, window, **options)`, or for sequences "
+        "`(input_layer, recurrent, output_size, *, target, dropout, **options)`",
+    ),
     "initializer": ("a function `(tensor, **options)` that fills it in place",),
     "optimizer": ("a `torch.optim.Optimizer` or a function that returns one: `(params, **options)`", "lion"),
     "sampler": ("a class with `adjust(logits, rows)`, pure, row by row",),

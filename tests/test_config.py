@@ -226,7 +226,7 @@ def test_a_wrong_setting(setting: str, message: str) -> None:
         ("model.hidden_size", ["0", "-5"], ["1"]),
         ("model.num_layers", ["0"], ["1"]),
         ("model.dropout", ["1", "-0.1", "nan", "inf"], ["0", "0.999"]),
-        ("training.batch_size", ["0"], ["1"]),
+        ("training.batch_size", ["-1"], ["0"]),
         ("training.bptt", ["0"], ["1"]),
         ("training.window", ["0"], ["1"]),
         ("training.epochs", ["-1"], ["1"]),

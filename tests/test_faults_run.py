@@ -289,7 +289,7 @@ def test_an_interval_of_skipped_steps_has_no_loss(tmp_path: Path, monkeypatch: p
     spoil(job, "loss", "nan", 2, monkeypatch)
     losses: list[float] = []
     heard = Heard()
-    heard.on_step = lambda state: losses.append(state.loss_nats)  # type: ignore[method-assign]
+    heard.on_step = lambda state: losses.append(state.loss)  # type: ignore[method-assign]
     fit(job, [heard], never)
     assert [math.isfinite(loss) for loss in losses] == [True, False, True]
 

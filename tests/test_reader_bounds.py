@@ -164,7 +164,7 @@ def test_a_state_that_no_training_wrote(tmp_path: Path, state: Any) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("position", -5), ("epoch", "1"), ("tokens", None), ("seconds", "long"), ("loss_nats", []), ("schedule", 3)],
+    [("position", -5), ("epoch", "1"), ("items", None), ("seconds", "long"), ("loss", []), ("schedule", 3)],
 )
 def test_a_resumed_state_of_another_kind(tmp_path: Path, key: str, value: object) -> None:
     run = tmp_path / "run"

@@ -34,6 +34,7 @@ from rnnpipe.training.checkpoints import (
 from rnnpipe.training.loop import fit
 from rnnpipe.training.metrics import read_metrics
 from rnnpipe.training.schedules import Schedule
+from rnnpipe.training.text_objective import TextObjective
 from rnnpipe.training.trainers import Task
 
 V = 13
@@ -58,8 +59,7 @@ def task(folder: Path, settings: Config, *, valid: Ids | None = None, seed: int 
     model = build_model(settings, V)
     return Task(
         model=model,
-        train=text(),
-        valid=text(300) if valid is None else valid,
+        objective=TextObjective(text(), text(300) if valid is None else valid, settings.training, seed),
         config=settings.training,
         make_optimizer=partial(build_optimizer, settings.training.optimizer),
         device=torch.device("cpu"),
@@ -124,8 +124,8 @@ def test_equals_a_bare_loop(tmp_path: Path) -> None:
 @pytest.mark.parametrize("settings", [{}, {"window": 4}], ids=["stream", "window"])
 def test_it_learns(tmp_path: Path, settings: dict[str, Any]) -> None:
     end = fit(task(tmp_path, config(max_steps=400, optimizer={"name": "adamw", "lr": 0.02}, **settings)), [], never)
-    assert end.valid_loss_nats is not None
-    assert end.valid_loss_nats < 1.1 < 0.5 * math.log(V)
+    assert end.valid_loss is not None
+    assert end.valid_loss < 1.1 < 0.5 * math.log(V)
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -187,7 +187,7 @@ def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
     end = fit(task(tmp_path, settings), [], never)
     losses = [row["valid_loss_nats"] for row in read_metrics(tmp_path) if row["valid_loss_nats"] is not None]
     assert end.step < 400
-    assert end.best_loss_nats == min(losses)
+    assert end.best_loss == min(losses)
     assert losses.index(min(losses)) == len(losses) - 3
     assert pick_checkpoint(tmp_path / "checkpoints").state["step"] == end.best_step
     assert pick_checkpoint(tmp_path / "checkpoints", "last").state["step"] == end.step
@@ -195,9 +195,10 @@ def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
 
 
 def test_without_validation_text(tmp_path: Path) -> None:
-    job = dataclasses.replace(task(tmp_path, config(max_steps=5)), valid=None)
+    job = task(tmp_path, config(max_steps=5))
+    job = dataclasses.replace(job, objective=dataclasses.replace(job.objective, valid=None))
     end = fit(job, [], never)
-    assert end.valid_loss_nats is None
+    assert end.valid_loss is None
     assert pick_checkpoint(tmp_path / "checkpoints").state["step"] == 5
 
 
@@ -213,7 +214,7 @@ def test_metrics_files(tmp_path: Path) -> None:
     rows = read_metrics(tmp_path)
     assert [row["step"] for row in rows if row["valid_loss_nats"] is None] == [1, 4, 8, 12, 16, 20, 24, 28]
     assert [row["step"] for row in rows if row["valid_loss_nats"] is not None] == [10, 20, 30]
-    assert rows[-1]["tokens"] == end.tokens == 30 * 4 * 8
+    assert rows[-1]["tokens"] == end.items == 30 * 4 * 8
     assert all(row["perplexity"] == pytest.approx(math.exp(row["loss_nats"])) for row in rows)
     header, *lines = (tmp_path / "metrics.csv").read_text().splitlines()
     assert header.split(",")[:3] == ["step", "epoch", "tokens"]
@@ -233,11 +234,11 @@ class Recorder:
         self.heard.append(("start", state.step))
 
     def on_step(self, state: TrainState) -> None:
-        assert math.isfinite(state.loss_nats)
+        assert math.isfinite(state.loss)
         self.heard.append(("step", state.step))
 
     def on_evaluate(self, state: TrainState) -> None:
-        assert state.valid_loss_nats is not None
+        assert state.valid_loss is not None
         self.heard.append(("evaluate", state.step))
 
     def on_end(self, state: TrainState) -> None:

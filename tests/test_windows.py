@@ -48,7 +48,7 @@ def same(one: Batch, two: Batch) -> bool:
     return (
         torch.equal(one.inputs, two.inputs)
         and torch.equal(one.targets, two.targets)
-        and (one.resets, one.targets_counted, one.cursor) == (two.resets, two.targets_counted, two.cursor)
+        and (one.resets, one.items, one.cursor) == (two.resets, two.items, two.cursor)
     )
 
 
@@ -64,7 +64,7 @@ def test_each_token_but_the_first_is_a_target_once_an_epoch(length: int, batch_s
     batches = epoch_of(stream_windows(text_of(length), batch_size, bptt))
     targets = [int(t) for batch in batches for t in batch.targets.flatten() if t != IGNORED]
     assert sorted(targets) == list(range(1, length))
-    assert [batch.targets_counted for batch in batches] == [int((b.targets != IGNORED).sum()) for b in batches]
+    assert [batch.items for batch in batches] == [int((b.targets != IGNORED).sum()) for b in batches]
     assert len(batches) == stream_batches_per_epoch(length, batch_size, bptt)
 
 
@@ -122,10 +122,10 @@ def test_a_stream_by_example() -> None:
     first, second = itertools.islice(stream_windows(text_of(12), 2, 3), 2)
     assert first.inputs.tolist() == [[0, 5], [1, 6], [2, 7]]
     assert first.targets.tolist() == [[1, 6], [2, 7], [3, 8]]
-    assert (first.resets, first.targets_counted, first.cursor) == (True, 6, Cursor(0, 3))
+    assert (first.resets, first.items, first.cursor) == (True, 6, Cursor(0, 3))
     assert second.inputs.tolist() == [[3, 8], [4, 9], [4 + 1, 10]]
     assert second.targets.tolist() == [[4, 9], [5, 10], [IGNORED, 11]]
-    assert (second.resets, second.targets_counted, second.cursor) == (False, 5, Cursor(1, 0))
+    assert (second.resets, second.items, second.cursor) == (False, 5, Cursor(1, 0))
 
 
 def test_a_memory_map_is_read_as_it_is(tmp_path: object) -> None:
@@ -151,14 +151,14 @@ def test_each_window_once_an_epoch(length: int, batch_size: int, window: int, se
     starts: Counter[int] = Counter()
     for batch in batches:
         assert batch.inputs.dtype == batch.targets.dtype == torch.int64
-        assert batch.inputs.shape == (window, batch.targets_counted)
-        assert batch.targets.shape == (batch.targets_counted,)
+        assert batch.inputs.shape == (window, batch.items)
+        assert batch.targets.shape == (batch.items,)
         assert batch.resets
         assert torch.equal(batch.inputs, batch.inputs[0] + torch.arange(window)[:, None])  # oldest first
         assert torch.equal(batch.targets, batch.inputs[-1] + 1)
         starts.update(batch.inputs[0].tolist())
     assert starts == Counter(range(count))
-    sizes = [batch.targets_counted for batch in batches]
+    sizes = [batch.items for batch in batches]
     assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
     assert sizes[-1] == (count - 1) % batch_size + 1  # the last batch is kept, however small
     assert len(sizes) == math.ceil(count / batch_size)

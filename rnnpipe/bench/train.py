@@ -24,6 +24,7 @@ from rnnpipe.runtime import autocast, resolve_device, resolve_precision
 from rnnpipe.training.callbacks import TrainState
 from rnnpipe.training.evaluate import loss_carried, loss_in_windows
 from rnnpipe.training.loop import fit
+from rnnpipe.training.text_objective import TextObjective
 from rnnpipe.training.trainers import Task
 
 Report = Callable[[str], None]
@@ -140,8 +141,7 @@ def _task(
     torch.manual_seed(0)
     return Task(
         model=build_model(config, vocab_size),
-        train=train,
-        valid=valid,
+        objective=TextObjective(train, valid, config.training, seed=0),
         config=config.training,
         make_optimizer=partial(build_optimizer, config.training.optimizer),
         device=device,

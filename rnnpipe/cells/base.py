@@ -48,6 +48,9 @@ class Cell(nn.Module):
             for name, shape in self.state_shape.items()
         )
 
+    def shift_bias(self) -> None:
+        """Add to newly drawn biases what the cell's options say, as `forget_bias` does: nothing, unless overridden."""
+
     def project(self, x: Tensor) -> Gates:
         """Return what `step` needs of the input x [..., I]. It needs no state, so it runs once for all T."""
         raise TypeError(f"{type(self).__name__} defines no `project`")

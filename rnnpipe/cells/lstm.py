@@ -30,6 +30,10 @@ class LSTM(GatedCell):
     def reset_parameters(self) -> None:
         """Draw as torch does, then add `forget_bias`."""
         super().reset_parameters()
+        self.shift_bias()
+
+    def shift_bias(self) -> None:
+        """Add `forget_bias` to the forget gate's bias."""
         if self.bias_ih is not None:
             with torch.no_grad():
                 self.bias_ih[self.hidden_size : 2 * self.hidden_size] += self.forget_bias

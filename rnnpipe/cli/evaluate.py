@@ -12,6 +12,7 @@ from rnnpipe.cli.common import PATH, device_option, hint, json_option, print_jso
 
 if TYPE_CHECKING:
     from rnnpipe.pipeline.evaluate import Evaluation
+    from rnnpipe.pipeline.runs import SequenceRun
     from rnnpipe.text.files import Errors
     from rnnpipe.training.evaluate import Loss
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 @click.command("eval")
 @click.argument("run", type=PATH, metavar="RUN")
 @click.argument("inputs", nargs=-1, metavar="[TEXT]...")
-@click.option("--window", type=click.IntRange(min=1), default=256, show_default=True, help="Tokens a reset window.")
+@click.option("--window", type=click.IntRange(min=1), help="Text: tokens of a reset window. [256]")
+@click.option("--part", type=click.Choice(["train", "valid", "test"]), help="Sequences: which part. [test]")
+@click.option("--show", type=click.IntRange(min=0), help="Sequences: print so many with output and target.")
 @click.option(
     "--weights", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which checkpoint."
 )
@@ -29,26 +32,50 @@ if TYPE_CHECKING:
 def command(
     run: Path,
     inputs: tuple[str, ...],
-    window: int,
+    window: int | None,
+    part: str | None,
+    show: int | None,
     weights: str,
     device: str,
     encoding: str,
     errors: Errors,
     as_json: bool,
 ) -> None:
-    """Measure the loss of RUN on its own test text, or on TEXT, under the run's own rules and dictionary."""
+    """Measure the loss of RUN on its own test part, or on TEXT, under the run's own rules and dictionary."""
     from rnnpipe.pipeline.evaluate import evaluate_run
-    from rnnpipe.pipeline.runs import open_run
+    from rnnpipe.pipeline.runs import SequenceRun, open_any_run
     from rnnpipe.plugins import full_registry
 
     report_quarantined(full_registry())
-    opened = open_run(run, device=device, which=weights, report=say)
-    evaluation = evaluate_run(opened, inputs, window=window, encoding=encoding, errors=errors, report=say)
+    opened = open_any_run(run, device=device, which=weights, report=say)
+    if isinstance(opened, SequenceRun):
+        if inputs or window is not None:
+            raise click.UsageError(f"{run} is a run of sequences; TEXT and --window are for runs of text.")
+        _sequences(opened, part, show, as_json)
+        return
+    if part is not None or show is not None:
+        raise click.UsageError(f"{run} is a run of text; --part and --show are for runs of sequences.")
+    evaluation = evaluate_run(opened, inputs, window=window or 256, encoding=encoding, errors=errors, report=say)
     if as_json:
         print_json(evaluation.to_json())
         return
     print_evaluation(evaluation)
     hint("plot", run)
+
+
+def _sequences(run: SequenceRun, part: str | None, show: int | None, as_json: bool) -> None:
+    from rnnpipe.cli.evaluate_sequences import print_sequence_evaluation, print_shown
+    from rnnpipe.pipeline.evaluate_sequences import evaluate_sequences, show_sequences
+
+    evaluation = evaluate_sequences(run, part)
+    shown = show_sequences(run, evaluation.part, show) if show else []
+    if as_json:
+        print_json({**evaluation.to_json(), "shown": [each.to_json() for each in shown]})
+        return
+    print_sequence_evaluation(evaluation)
+    if shown:
+        print_shown(shown)
+    hint("plot", run.folder)
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

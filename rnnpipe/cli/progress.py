@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class TrainingProgress:
-    """A callback that shows where training stands on standard error."""
+    """A callback that shows where training stands on standard error; `level` is that of a text, None for sequences."""
 
-    def __init__(self, level: str) -> None:
+    def __init__(self, level: str | None = None) -> None:
         self.level = level
         self.bar: tqdm[None] | None = None
         self.skipped = 0
@@ -36,8 +36,8 @@ class TrainingProgress:
     def on_step(self, state: TrainState) -> None:
         """Show an interval's loss."""
         self._warn_of_skipped(state)
-        line = f"step {state.step}{_of(state)}  epoch {state.epoch + 1}  {self._loss(state.loss_nats)}"
-        line += f"  {state.tokens_per_second:,.0f} tokens/s  ETA {_eta(state)}"
+        line = f"step {state.step}{_of(state)}  epoch {state.epoch + 1}  {self._loss(state, state.loss, state.figures)}"
+        line += f"  {state.items_per_second:,.0f} {state.units.items}/s  ETA {_eta(state)}"
         if self.bar is None:
             say(line)
             return
@@ -47,16 +47,17 @@ class TrainingProgress:
     def on_evaluate(self, state: TrainState) -> None:
         """Show the validation loss."""
         self._warn_of_skipped(state)
-        if state.valid_loss_nats is not None:
+        if state.valid_loss is not None:
             best = "  best so far" if state.best_step == state.step else ""
-            self._write(f"step {state.step}  validation {self._loss(state.valid_loss_nats)}{best}")
+            loss = self._loss(state, state.valid_loss, state.valid_figures)
+            self._write(f"step {state.step}  validation {loss}{best}")
 
     def on_end(self, state: TrainState) -> None:
         """Close the bar and say how long training took."""
         self.close()
         if state.stopped_early:
             say(f"stopped early: the validation loss has not improved since step {state.best_step}")
-        say(f"trained {state.step:,} steps, {state.tokens:,} tokens, {state.seconds:.1f} s")
+        say(f"trained {state.step:,} steps, {state.items:,} {state.units.items}, {state.seconds:.1f} s")
 
     def close(self) -> None:
         """Close the bar."""
@@ -75,10 +76,14 @@ class TrainingProgress:
         else:
             self.bar.write(line, file=sys.stderr)
 
-    def _loss(self, nats: float) -> str:
+    def _loss(self, state: TrainState, loss: float, figures: Mapping[str, float]) -> str:
         if self.level == "char":
-            return f"loss {nats:.4f} nats ({nats / math.log(2):.3f} bits per character)"
-        return f"loss {nats:.4f} nats (perplexity {math.exp(nats) if nats < 700 else math.inf:,.1f})"
+            return f"loss {loss:.4f} nats ({loss / math.log(2):.3f} bits per character)"
+        if self.level is not None:
+            return f"loss {loss:.4f} nats (perplexity {figures['perplexity']:,.1f})"
+        return "  ".join(
+            [f"loss {loss:.6g}", *(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())]
+        )
 
 
 def _of(state: TrainState) -> str:

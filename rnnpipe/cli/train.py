@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.common import PATH, hint, json_option, print_json, report_quarantined
+from rnnpipe.cli.common import PATH, hint, json_option, named, print_json, report_quarantined
 
 if TYPE_CHECKING:
     from rnnpipe.config import Config
+    from rnnpipe.models.base import Model
     from rnnpipe.pipeline.stages import Outcome, Plan
 
 DEMO = "demo"
@@ -20,6 +21,7 @@ DEMO = "demo"
 @click.command("train")
 @click.argument("inputs", nargs=-1, metavar="TEXT...|DIR|CONFIG.toml")
 @click.option("--demo", is_flag=True, help="Train a minute on the reference text that ships inside every Python.")
+@click.option("--dataset", metavar="NAME", help="Train on this dataset, of texts or sequences. NAME:key=value,... too.")
 @click.option("-o", "--output", type=PATH, metavar="RUN", help="Folder of the run. [runs/NAME-LEVEL-CELL]")
 @click.option("--level", type=click.Choice(["word", "char"]), help="What a token is. [word]")
 @click.option("--cell", metavar="NAME", help="The recurrent cell. [lstm]")
@@ -40,6 +42,7 @@ DEMO = "demo"
 def command(
     inputs: tuple[str, ...],
     demo: bool,
+    dataset: str | None,
     output: Path | None,
     level: str | None,
     cell: str | None,
@@ -54,7 +57,7 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Train a network on texts, on a folder of clean or encode, or by a configuration.
+    """Train a network on texts, on a folder of clean or encode, on a dataset, or by a configuration.
 
     On texts, cleaning, dictionary and encoding are done first, into the run's folder, and skipped where they are up to
     date. Ctrl-C saves and ends.
@@ -65,10 +68,12 @@ def command(
 
     resume_step = None
     if resume not in (None, "auto"):
-        inputs, output, resume_step = _resumed(Path(str(resume)), inputs, output, demo)
-    if demo == bool(inputs):
-        raise click.UsageError("name texts, one folder or one CONFIG.toml to train on, or pass --demo.")
-    config = _base(inputs, demo)
+        inputs, output, resume_step = _resumed(Path(str(resume)), inputs, output, demo or dataset is not None)
+    if demo + (dataset is not None) + bool(inputs) != 1:
+        raise click.UsageError(
+            "name texts, one folder or one CONFIG.toml to train on, or pass --dataset NAME or --demo."
+        )
+    config = _base(inputs, dataset)
     flags = {
         "text.level": level,
         "model.cell": cell,
@@ -80,18 +85,18 @@ def command(
     }
     given = [f"{key}={_toml(value)}" for key, value in flags.items() if value is not None]
     config = complete(apply_settings(config, [*given, *settings]))
-    folder = output or default_folder(config, inputs, demo)
+    folder = output or default_folder(config, inputs, DEMO if demo else config.data.dataset.name)
     execute(config, folder, Plan(), dry_run, overwrite, as_json, resume=resume is not None, resume_step=resume_step)
 
 
 def _resumed(
-    path: Path, inputs: tuple[str, ...], output: Path | None, demo: bool
+    path: Path, inputs: tuple[str, ...], output: Path | None, other: bool
 ) -> tuple[tuple[str, ...], Path, int | None]:
     """Return the configuration and the folder of the run to go on with, and the step if `path` is a checkpoint."""
     from rnnpipe.pipeline.folder import CHECKPOINTS, CONFIG, check_is_run
 
-    if inputs or output or demo:
-        raise click.UsageError("--resume PATH says all by itself; leave out texts, --demo and -o.")
+    if inputs or output or other:
+        raise click.UsageError("--resume PATH says all by itself; leave out texts, --dataset, --demo and -o.")
     place, step = path.absolute(), None
     number = place.name.removeprefix("step-")
     if place.parent.name == CHECKPOINTS and number.isascii() and number.isdigit():
@@ -100,15 +105,17 @@ def _resumed(
     return (str(path / CONFIG),), path, step
 
 
-def _base(inputs: tuple[str, ...], demo: bool) -> Config:
-    """Return the configuration that the inputs alone stand for."""
+def _base(inputs: tuple[str, ...], dataset: str | None) -> Config:
+    """Return the configuration that the inputs alone, or a dataset, stand for; with neither, that of the demo."""
     from dataclasses import replace
     from importlib.resources import as_file, files
 
     from rnnpipe.config import Config, DataConfig, load_config
     from rnnpipe.text.rules import Named
 
-    if demo:
+    if dataset is not None:
+        return Config(data=DataConfig(dataset=named(dataset)))
+    if not inputs:
         with as_file(files("rnnpipe.experiments") / f"{DEMO}.toml") as path:
             return load_config(path)
     if len(inputs) > 1 and (odd := next((item for item in inputs if item.endswith(".toml")), None)):
@@ -159,14 +166,17 @@ def _toml(value: object) -> str:
     return dumps(value)
 
 
-def default_folder(config: Config, inputs: tuple[str, ...], demo: bool) -> Path:
-    """Return runs/NAME-LEVEL-CELL, the same for the same command, with a number if other settings have taken it."""
+def default_folder(config: Config, inputs: tuple[str, ...], name: str) -> Path:
+    """Return runs/NAME-LEVEL-CELL, the same for the same command, with a number if other settings have taken it.
+
+    NAME is that of the first input, or else `name`; sequences have no level.
+    """
     from rnnpipe.errors import InputError
     from rnnpipe.pipeline.folder import check_may_run
 
-    source = Path(inputs[0]) if inputs else Path(DEMO)
+    source = Path(inputs[0]) if inputs else Path(name)
     stem = source.parent.name if source.name == "config.toml" else source.stem
-    base = f"{stem.strip('-') or 'text'}-{config.text.level}-{config.model.cell.name}"
+    base = "-".join(filter(None, (stem.strip("-") or "text", config.text.level, config.model.cell.name)))
     number = 1
     while True:
         folder = Path("runs") / (base if number == 1 else f"{base}-{number}")
@@ -201,7 +211,7 @@ def execute(
 
     say(f"run folder: {folder}")
     with stop_on_signals() as stop:
-        progress = TrainingProgress(config.text.level or "word")
+        progress = TrainingProgress(config.text.level)
         try:
             outcome = run_stages(
                 config,
@@ -218,24 +228,30 @@ def execute(
             progress.close()
             stop.set_exit_code(error)
             raise
-    _tell(outcome, folder, as_json)
+    _tell(outcome, config, folder, as_json)
 
 
 def _dry_run(config: Config, folder: Path, plan: Plan, overwrite: bool, as_json: bool) -> None:
     """Check every name and option by building a small network, then print what would happen."""
     from rnnpipe.config import dump_config, to_table
-    from rnnpipe.pipeline.build import build_model, check_names, resolve_numerics
+    from rnnpipe.pipeline.build import build_model, build_sequence_model, check_names, resolve_numerics
     from rnnpipe.pipeline.clean import load_text_dataset
     from rnnpipe.pipeline.folder import check_may_run
+    from rnnpipe.pipeline.kind import task_kind
+    from rnnpipe.pipeline.sequence_material import load_data
     from rnnpipe.pipeline.stages import plan_lines
     from rnnpipe.text.files import find_paths
 
     check_may_run(config, folder, overwrite=overwrite, resume=True)
-    if config.data.tokens is None and config.data.corpus is None:
+    sizes = None
+    if task_kind(config) == "sequences":
+        sizes = load_data(config).sizes
+    elif config.data.tokens is None and config.data.corpus is None:
         load_text_dataset(config.data.dataset)
         find_paths(config.data.dataset.options.get("inputs", ()))
-    check_names(config)
-    numerics, refusals = resolve_numerics(config, build_model(config, vocab_size=16))
+    check_names(config, sizes)
+    model: Model = build_sequence_model(config, sizes) if sizes else build_model(config, vocab_size=16)
+    numerics, refusals = resolve_numerics(config, model, sizes)
     if as_json:
         print_json({"run": str(folder), "stages": plan_lines(config, folder, plan), "config": to_table(config)})
         return
@@ -248,24 +264,33 @@ def _dry_run(config: Config, folder: Path, plan: Plan, overwrite: bool, as_json:
         say(f"backend {name} refuses: {reason}")
 
 
-def _tell(outcome: Outcome, folder: Path, as_json: bool) -> None:
+def _tell(outcome: Outcome, config: Config, folder: Path, as_json: bool) -> None:
+    from rnnpipe.pipeline.kind import task_kind
+
+    sequences = task_kind(config) == "sequences"
     if as_json:
         state = outcome.trained.state if outcome.trained else None
+        loss = "loss" if sequences else "loss_nats"
         print_json(
             {
                 "run": str(folder),
                 "up_to_date": outcome.up_to_date,
                 "steps": state.step if state else None,
                 "seconds": state.seconds if state else None,
-                "loss_nats": state.loss_nats if state else None,
-                "best_valid_loss_nats": state.best_loss_nats if state else None,
+                loss: state.loss if state else None,
+                f"best_valid_{loss}": state.best_loss if state else None,
                 "evaluation": outcome.evaluation.to_json() if outcome.evaluation else None,
             }
         )
         return
     if outcome.trained is None and not outcome.up_to_date:
         return
-    if outcome.evaluation is not None:
+    if sequences:
+        _tell_sequences(outcome, folder)
+        return
+    from rnnpipe.pipeline.evaluate import Evaluation
+
+    if isinstance(outcome.evaluation, Evaluation):
         from rnnpipe.cli.evaluate import print_evaluation
 
         print_evaluation(outcome.evaluation)
@@ -273,6 +298,19 @@ def _tell(outcome: Outcome, folder: Path, as_json: bool) -> None:
     click.echo(_sample(folder))
     say(f"saved in {folder}")
     hint("generate", folder, "", "-n", "3")
+
+
+def _tell_sequences(outcome: Outcome, folder: Path) -> None:
+    from rnnpipe.pipeline.evaluate_sequences import SequenceEvaluation, show_sequences
+    from rnnpipe.pipeline.runs import open_sequence_run
+
+    if isinstance(outcome.evaluation, SequenceEvaluation):
+        from rnnpipe.cli.evaluate_sequences import print_sequence_evaluation, print_shown
+
+        print_sequence_evaluation(outcome.evaluation)
+        print_shown(show_sequences(open_sequence_run(folder), outcome.evaluation.part, 5))
+    say(f"saved in {folder}")
+    hint("eval", folder, "--show", "20")
 
 
 def _sample(folder: Path) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,14 +31,19 @@ class Cursor:
 class Batch:
     """Inputs [T, B] and targets [T, B] (for single windows: [K, B] and [B]), and the cursor behind them.
 
-    `resets` says that the rows begin anew: the state is to be zero. `targets_counted` is how many targets count.
+    `resets` says that the rows begin anew: the state is to be zero. `items` is how many targets count.
     """
 
     inputs: Tensor
     targets: Tensor
     resets: bool
-    targets_counted: int
+    items: int
     cursor: Cursor
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        inputs, targets = (t.to(device, non_blocking=True) for t in (self.inputs, self.targets))
+        return replace(self, inputs=inputs, targets=targets)
 
 
 def stream_windows(tokens: Ids, batch_size: int, bptt: int, cursor: Cursor = Cursor()) -> Iterator[Batch]:

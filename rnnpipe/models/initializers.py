@@ -1,6 +1,7 @@
 """Initializers: functions that fill a parameter in place, by name and by kind of parameter.
 
-Kinds: `input` (weight_ih), `recurrent` (weight_hh, gate by gate), `bias`, `embedding`, `readout`.
+Kinds: `input` (weight_ih), `recurrent` (weight_hh, gate by gate), `bias`, `embedding`, `input_layer` (of a sequence
+model), `readout`; `input_layer_bias` and `readout_bias` go before `bias`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from rnnpipe.cells.base import Cell
 from rnnpipe.errors import UsageError
 
 Initializer = Callable[[Tensor], object]
-KINDS = ("input", "recurrent", "bias", "embedding", "readout")
+KINDS = ("input", "recurrent", "bias", "embedding", "input_layer", "input_layer_bias", "readout", "readout_bias")
 
 
 def uniform(tensor: Tensor, *, bound: float = 0.1) -> None:
@@ -51,34 +53,37 @@ def constant(tensor: Tensor, *, value: float = 0.0) -> None:
     nn.init.constant_(tensor, value)
 
 
-def parameter_kind(name: str) -> str | None:
-    """Return the kind of a parameter from its name in the model, or None for one of no common kind."""
+def parameter_kinds(name: str) -> tuple[str, ...]:
+    """Return the kinds of a parameter from its name in the model, the narrowest first; none if it is no common one."""
     part, _, last = name.rpartition(".")
+    layer = {"encoder": "embedding", "input_layer": "input_layer", "readout": "readout", "projection": "readout"}
+    place = layer.get(part.partition(".")[0])
     if "bias" in last:
-        return "bias"
+        return (f"{place}_bias", "bias") if f"{place}_bias" in KINDS else ("bias",)
     if last == "weight_ih":
-        return "input"
+        return ("input",)
     if last == "weight_hh":
-        return "recurrent"
-    if part.startswith("encoder"):
-        return "embedding"
-    if part.startswith(("readout", "projection")):
-        return "readout"
-    return None
+        return ("recurrent",)
+    return (place,) if place else ()
 
 
 def initialize(model: nn.Module, initializers: Mapping[str, Initializer]) -> None:
     """Fill the parameters of each kind that has an initializer; the others keep what their module drew.
 
     A recurrent matrix [gates * H, H] is filled gate by gate: an orthogonal gate is what is meant, not 4 H rows of one.
+    What a cell's own options add to its biases (`forget_bias`) is added to newly filled ones again.
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            kind = parameter_kind(name)
-            if kind is None or kind not in initializers:
+            kind = next((kind for kind in parameter_kinds(name) if kind in initializers), None)
+            if kind is None:
                 continue
             for block in torch.split(parameter, parameter.shape[-1]) if kind == "recurrent" else (parameter,):
                 try:
                     initializers[kind](block)
                 except ValueError as error:  # torch's own, for a vector where it needs a matrix
                     raise UsageError(f"model.initializers.{kind}: {error}") from None
+        if "bias" in initializers:
+            for module in model.modules():
+                if isinstance(module, Cell):
+                    module.shift_bias()

@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rnnpipe.errors import UsageError
+from rnnpipe.models.base import Model, last_outputs
 from rnnpipe.models.recurrent import Recurrent, States
 
 GenerationState: TypeAlias = tuple[Tensor, ...] | States
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Model):
     """Logits of the next token: readout(dropout(recurrent(dropout(encoder(ids))))).
 
     With `tied`, the readout uses the embedding's weight (Press & Wolf 2017; Inan et al. 2017); if the hidden size is
@@ -67,7 +68,7 @@ class LanguageModel(nn.Module):
             x = F.dropout(x, self.dropout, self.training)
         y, state = self.recurrent(x, state, lengths=lengths)
         if self.window is not None:
-            y = self._ends(y, lengths)
+            y = last_outputs(y, lengths, self.recurrent)
         return self._read_out(y), state
 
     def _read_out(self, y: Tensor) -> Tensor:
@@ -77,13 +78,10 @@ class LanguageModel(nn.Module):
         logits: Tensor = self.readout(y)
         return logits
 
-    def _ends(self, y: Tensor, lengths: Tensor | None) -> Tensor:
-        """Return [B, H]: the output at each sequence's end; for two directions each one's own end."""
-        last = y[-1] if lengths is None else y[lengths.to(y.device) - 1, torch.arange(y.shape[1], device=y.device)]
-        if not self.recurrent.bidirectional:
-            return last
-        half = self.recurrent.output_size // 2
-        return torch.cat((last[:, :half], y[0, :, half:]), -1)
+    def example_input(self, timesteps: int) -> Tensor:
+        """Return the encoded ids of a row: zeros."""
+        encoded: Tensor = self.encoder(torch.zeros(timesteps, 1, dtype=torch.int64))
+        return encoded
 
     # --- one token at a time ---
 

@@ -7,14 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from rnnpipe.config import Config, ModelConfig
+from rnnpipe.data.sequences import SequenceSizes
 from rnnpipe.errors import UsageError, did_you_mean
+from rnnpipe.models.base import Model
 from rnnpipe.models.initializers import KINDS, initialize
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.models.recurrent import Recurrent
+from rnnpipe.models.sequence_model import SequenceModel
 from rnnpipe.options import bind_options
 from rnnpipe.pipeline.common import load_rules
+from rnnpipe.pipeline.kind import MODELS
 from rnnpipe.plugins import full_registry
 from rnnpipe.runtime import Numerics, processor_name, resolve_device, resolve_precision
 from rnnpipe.text.rules import Named
@@ -22,29 +27,17 @@ from rnnpipe.training.optimizers import with_fused
 
 
 def build_model(config: Config, vocab_size: int) -> LanguageModel:
-    """Return the model that a configuration describes, its parameters drawn from torch's global generator."""
+    """Return the language model that a configuration describes, drawn from torch's global generator."""
     registry = full_registry()
     model = config.model
     encoder = registry.build("encoder", model.encoder.name, model.encoder.options, vocab_size)
-    if reserved := {"bias", "dropout", "bidirectional", "backend", "backends", "num_layers"} & set(model.cell.options):
-        raise UsageError(f"model.cell.{min(reserved)} is not an option of a cell; see model.* and runtime.*.")
-    recurrent = Recurrent(
-        model.cell.name,
-        encoder.output_size,
-        model.hidden_size,
-        model.num_layers,
-        bias=model.bias,
-        dropout=model.dropout,
-        bidirectional=model.bidirectional,
-        backend=config.runtime.backend,
-        **model.cell.options,
-    )
+    name = model.name or Named(MODELS["text"])
     built: LanguageModel = registry.build(
         "model",
-        model.name.name,
-        model.name.options,
+        name.name,
+        name.options,
         encoder,
-        recurrent,
+        _build_recurrent(config, encoder.output_size),
         vocab_size,
         dropout=model.dropout,
         tied=model.tied,
@@ -54,20 +47,75 @@ def build_model(config: Config, vocab_size: int) -> LanguageModel:
     return built
 
 
-def check_names(config: Config) -> None:
+def build_sequence_model(config: Config, sizes: SequenceSizes) -> SequenceModel:
+    """Return the sequence model that a configuration and a dataset's sizes describe, drawn as `build_model` draws."""
+    model = config.model
+    _check_windows(config, sizes)
+    input_layer = None if model.input_layer is None else nn.Linear(sizes.input_size, model.input_layer)
+    name = model.name or Named(MODELS["sequences"])
+    built: SequenceModel = full_registry().build(
+        "model",
+        name.name,
+        name.options,
+        input_layer,
+        _build_recurrent(config, model.input_layer or sizes.input_size),
+        sizes.output_size,
+        target=sizes.target,
+        dropout=model.dropout,
+    )
+    initialize(built, _initializers(model))
+    return built
+
+
+def _check_windows(config: Config, sizes: SequenceSizes) -> None:
+    """Raise UsageError where training in windows of timesteps would learn nothing, or see the future."""
+    bptt = config.training.bptt
+    if bptt is None or bptt >= sizes.timesteps:
+        return
+    if sizes.target == "last":
+        raise UsageError(
+            f"training.bptt={bptt}: only the last of {sizes.timesteps} timesteps has a target, so that the windows "
+            "before it have nothing to learn from; leave it out."
+        )
+    if config.model.bidirectional:
+        raise UsageError(
+            f"training.bptt={bptt}, model.bidirectional=true: a window ends before the sequence does, and the reverse "
+            "direction begins there; leave out one of them."
+        )
+
+
+def _build_recurrent(config: Config, input_size: int) -> Recurrent:
+    model = config.model
+    if reserved := {"bias", "dropout", "bidirectional", "backend", "backends", "num_layers"} & set(model.cell.options):
+        raise UsageError(f"model.cell.{min(reserved)} is not an option of a cell; see model.* and runtime.*.")
+    return Recurrent(
+        model.cell.name,
+        input_size,
+        model.hidden_size,
+        model.num_layers,
+        bias=model.bias,
+        dropout=model.dropout,
+        bidirectional=model.bidirectional,
+        backend=config.runtime.backend,
+        **model.cell.options,
+    )
+
+
+def check_names(config: Config, sizes: SequenceSizes | None = None) -> None:
     """Raise UsageError for any name, option or combination in a configuration that training would refuse.
 
-    A network of the configured kind and of a tiny vocabulary is built to find out.
+    A network of the configured kind is built to find out: for sequences of these sizes, or for a tiny vocabulary.
     """
     registry = full_registry()
-    assert config.text.cleaner is not None and config.text.tokenizer is not None, "the configuration is resolved"
-    load_rules(config.text.cleaner, config.text.tokenizer)
+    if sizes is None:
+        assert config.text.cleaner is not None and config.text.tokenizer is not None, "the configuration is resolved"
+        load_rules(config.text.cleaner, config.text.tokenizer)
     registry.bind("trainer", config.training.trainer.name, config.training.trainer.options, given=3)
     for named in config.training.callbacks:
         registry.bind("callback", named.name, named.options, given=1)
-    model = build_model(config, vocab_size=16)
+    model: Model = build_model(config, vocab_size=16) if sizes is None else build_sequence_model(config, sizes)
     build_optimizer(config.training.optimizer, model)
-    resolve_numerics(config, model)
+    resolve_numerics(config, model, sizes)
 
 
 def _initializers(model: ModelConfig) -> Mapping[str, Callable[[Any], object]]:
@@ -83,7 +131,7 @@ def _initializers(model: ModelConfig) -> Mapping[str, Callable[[Any], object]]:
     return chosen
 
 
-def build_optimizer(named: Named, model: LanguageModel) -> torch.optim.Optimizer:
+def build_optimizer(named: Named, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer of a name and options over all parameters of a model."""
     factory = full_registry().get("optimizer", named.name)
     parameters = list(model.parameters())
@@ -95,21 +143,28 @@ def build_optimizer(named: Named, model: LanguageModel) -> torch.optim.Optimizer
     return optimizer
 
 
-def resolve_numerics(config: Config, model: LanguageModel) -> tuple[Numerics, dict[str, str]]:
+def resolve_numerics(
+    config: Config, model: Model, sizes: SequenceSizes | None = None
+) -> tuple[Numerics, dict[str, str]]:
     """Return how device, precision, backend and threads are decided here, and why faster backends refuse.
 
-    A record of an earlier run in `config.numerics` is obeyed where it says more than the configuration.
+    A record of an earlier run in `config.numerics` is obeyed where it says more than the configuration. sizes: of the
+    sequences, if it is these that the model reads; errors of theirs are not to be those of bfloat16.
     """
     recorded = config.numerics
     device = resolve_device(_recorded(config.runtime.device, recorded.get("device")))
-    precision = resolve_precision(_recorded(config.runtime.precision, recorded.get("precision")), device)
+    wanted = _recorded(config.runtime.precision, recorded.get("precision"))
+    precision = "float32" if wanted == "auto" and sizes is not None else resolve_precision(wanted, device)
     if config.runtime.threads or recorded.get("threads"):
         torch.set_num_threads(config.runtime.threads or int(recorded["threads"]))
     model.recurrent.backend = _recorded(config.runtime.backend, recorded.get("backend"))
-    steps = config.training.window or config.training.bptt
-    ids = torch.zeros(steps, 1, dtype=torch.int64)
+    steps, lengths = config.training.text_window, None
+    if sizes is not None:
+        steps = min(config.training.bptt or sizes.timesteps, sizes.timesteps)
+        # In windows, a sequence that has ended has the length 0.
+        lengths = torch.tensor([steps if steps == sizes.timesteps else 0]) if sizes.ragged else None
     with torch.no_grad():
-        backend, refusals = model.recurrent.refusals(model.encoder(ids))
+        backend, refusals = model.recurrent.refusals(model.example_input(steps), lengths)
     numerics = Numerics(device.type, precision, backend, torch.get_num_threads(), torch.__version__, processor_name())
     return numerics, refusals
 

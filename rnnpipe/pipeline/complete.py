@@ -9,6 +9,7 @@ from typing import Any
 from rnnpipe.config import Config, TextConfig, resolve
 from rnnpipe.data.tokens import check_dictionary, load_tokens
 from rnnpipe.errors import UsageError
+from rnnpipe.pipeline.kind import with_kind
 from rnnpipe.text.corpus import load_corpus
 from rnnpipe.text.rules import Named
 from rnnpipe.text.vocabulary import Vocabulary, load_vocabulary
@@ -18,8 +19,12 @@ def complete(config: Config) -> Config:
     """Return the configuration with everything about the text filled in.
 
     The rules of a dictionary, token folder or cleaned corpus that is used are taken over. Raises UsageError where the
-    configuration says otherwise, and InputError for one that cannot be read.
+    configuration says otherwise, and InputError for one that cannot be read. With a dataset of sequences there is no
+    text, and the defaults are those of sequences.
     """
+    config, kind = with_kind(config)
+    if kind == "sequences":
+        return config
     text = config.text
     vocabulary, source = _given_vocabulary(config)
     if vocabulary is not None:

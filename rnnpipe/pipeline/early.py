@@ -50,7 +50,7 @@ def check_texts(config: Config) -> None:
             counts,
             inputs,
         )
-    window = config.training.window or config.training.bptt
+    window = config.training.text_window
     tokens = counts.tokens.total() + len(texts)  # and a boundary for each document
     if tokens <= window:
         key = "training.window" if config.training.window else "training.bptt"

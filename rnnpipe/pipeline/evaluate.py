@@ -17,7 +17,7 @@ from rnnpipe.pipeline.common import Report, no_report
 from rnnpipe.pipeline.encode import encode
 from rnnpipe.pipeline.folder import DICTIONARY
 from rnnpipe.pipeline.runs import Run, check_tokens, run_tokens
-from rnnpipe.pipeline.train import split_tokens
+from rnnpipe.pipeline.text_material import split_tokens
 from rnnpipe.text.files import Errors
 from rnnpipe.training.evaluate import Loss, loss_carried, loss_in_windows
 

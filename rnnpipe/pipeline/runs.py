@@ -1,4 +1,4 @@
-"""Run folders: what lies in one, and how a trained run is opened again."""
+"""Run folders: how a trained run, of text or of sequences, is opened again."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import torch
 
 from rnnpipe import durable
 from rnnpipe.config import Config, apply_settings, load_config
+from rnnpipe.data.sequences import SequenceData
 from rnnpipe.data.tokens import TokenFolder, check_dictionary, load_tokens
-from rnnpipe.errors import InputError
+from rnnpipe.errors import InputError, UsageError
 from rnnpipe.generation.generate import Reader
+from rnnpipe.models.base import Model
 from rnnpipe.models.language_model import LanguageModel
-from rnnpipe.pipeline.build import build_model, resolve_numerics
+from rnnpipe.models.sequence_model import SequenceModel
+from rnnpipe.pipeline.build import build_model, build_sequence_model, resolve_numerics
 from rnnpipe.pipeline.common import Report, load_rules, no_report
 from rnnpipe.pipeline.folder import (
     CHECKPOINTS,
@@ -26,6 +29,8 @@ from rnnpipe.pipeline.folder import (
     TOKENS,
     check_is_run,
 )
+from rnnpipe.pipeline.kind import task_kind
+from rnnpipe.pipeline.sequence_material import load_data, tolerance
 from rnnpipe.runtime import Numerics
 from rnnpipe.text.vocabulary import Vocabulary, load_vocabulary
 from rnnpipe.training.checkpoints import Checkpoint, pick_checkpoint
@@ -33,7 +38,7 @@ from rnnpipe.training.checkpoints import Checkpoint, pick_checkpoint
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run, opened for reading: its configuration, dictionary, model with the weights of a checkpoint."""
+    """A trained run of text, opened for reading: its configuration, dictionary, model with a checkpoint's weights."""
 
     folder: Path
     config: Config
@@ -50,17 +55,63 @@ class Run:
         return Reader(self.model, self.vocabulary, loaded, device, self.numerics.precision)
 
 
-def open_run(folder: Path, *, device: str = "auto", which: str = "best", report: Report = no_report) -> Run:
-    """Open a trained run with its best or last weights; raise InputError if what it needs is missing or damaged.
+@dataclass(frozen=True)
+class SequenceRun:
+    """A trained run of sequences, opened for reading: its configuration, data, model with a checkpoint's weights."""
 
-    A damaged checkpoint is reported, and the newest whole one used.
+    folder: Path
+    config: Config
+    data: SequenceData
+    model: SequenceModel
+    numerics: Numerics
+    checkpoint: Checkpoint
+
+    @property
+    def tolerance(self) -> float | None:
+        """Return below which error a number is a hit, or None where hits are not counted."""
+        return tolerance(self.config, self.data)
+
+
+def open_run(folder: Path, *, device: str = "auto", which: str = "best", report: Report = no_report) -> Run:
+    """Open a trained run of text; raise InputError if it is one of sequences, or something is missing or damaged.
+
+    It has its best or last weights. A damaged checkpoint is reported, and the newest whole one used.
     """
+    run = open_any_run(folder, device=device, which=which, report=report)
+    if isinstance(run, SequenceRun):
+        raise UsageError(
+            f"{folder}: is a run of sequences of numbers, not of text. `rnnpipe eval {folder} --show 5` shows its "
+            f"predictions, `rnnpipe forecast {folder}` continues a series."
+        )
+    return run
+
+
+def open_sequence_run(
+    folder: Path, *, device: str = "auto", which: str = "best", report: Report = no_report
+) -> SequenceRun:
+    """Open a trained run of sequences, as `open_run` opens one of text."""
+    run = open_any_run(folder, device=device, which=which, report=report)
+    if isinstance(run, Run):
+        raise UsageError(
+            f"{folder}: is a run of text, not of sequences of numbers. `rnnpipe generate {folder}` continues a text, "
+            f"`rnnpipe predict {folder} TEXT` shows the likely next tokens."
+        )
+    return run
+
+
+def open_any_run(
+    folder: Path, *, device: str = "auto", which: str = "best", report: Report = no_report
+) -> Run | SequenceRun:
+    """Open a trained run of either kind, as `open_run` does."""
     check_is_run(folder)
     config = load_config(folder / CONFIG)
     if device != "auto":
         config = replace(apply_settings(config, [f"runtime.device={device}"]), numerics={})
-    vocabulary = load_vocabulary(folder / DICTIONARY)
+    kind = task_kind(config)
     checkpoint = pick_checkpoint(folder / CHECKPOINTS, which, report)
+    if kind == "sequences":
+        return _open_sequence_run(folder, config, checkpoint)
+    vocabulary = load_vocabulary(folder / DICTIONARY)
     expected = checkpoint.state.get("dictionary")
     if expected != vocabulary.digest:
         raise InputError(
@@ -68,13 +119,30 @@ def open_run(folder: Path, *, device: str = "auto", which: str = "best", report:
             f"{checkpoint.path.name} was trained with {str(expected)[:16]}...; put the run's own one back."
         )
     model = build_model(config, vocabulary.size)
+    _load_weights(folder, model, checkpoint)
+    numerics, _ = resolve_numerics(config, model)
+    return Run(folder, config, vocabulary, model, numerics, checkpoint)
+
+
+def _open_sequence_run(folder: Path, config: Config, checkpoint: Checkpoint) -> SequenceRun:
+    data = load_data(config)
+    if checkpoint.state.get("sequences") != data.digests():
+        raise InputError(
+            f"{folder}: was trained on other sequences than dataset '{data.name}' gives now; put that data back, or "
+            "train again."
+        )
+    model = build_sequence_model(config, data.sizes)
+    _load_weights(folder, model, checkpoint)
+    numerics, _ = resolve_numerics(config, model, data.sizes)
+    return SequenceRun(folder, config, data, model, numerics, checkpoint)
+
+
+def _load_weights(folder: Path, model: Model, checkpoint: Checkpoint) -> None:
     try:
         model.load_state_dict(checkpoint.weights())
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{checkpoint.path}: its weights do not fit {folder / CONFIG}: {reason}") from None
-    numerics, _ = resolve_numerics(config, model)
-    return Run(folder, config, vocabulary, model, numerics, checkpoint)
 
 
 def run_tokens(folder: Path, config: Config) -> TokenFolder:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rnnpipe.config import Config, dump_config, load_config
 from rnnpipe.data.tokens import TokenFolder, load_tokens
@@ -31,11 +31,14 @@ from rnnpipe.pipeline.folder import (
     is_trained,
     same_settings,
 )
+from rnnpipe.pipeline.kind import task_kind
 from rnnpipe.text.corpus import CorpusFolder, load_corpus
 from rnnpipe.text.vocabulary import load_vocabulary
 
 if TYPE_CHECKING:
     from rnnpipe.pipeline.evaluate import Evaluation
+    from rnnpipe.pipeline.evaluate_sequences import SequenceEvaluation
+    from rnnpipe.pipeline.material import Material
     from rnnpipe.pipeline.train import Trained
     from rnnpipe.training.callbacks import Callback
 
@@ -70,7 +73,7 @@ class Outcome:
     """What came of the stages that ran or were up to date."""
 
     trained: Trained | None = None
-    evaluation: Evaluation | None = None
+    evaluation: Evaluation | SequenceEvaluation | None = None
     up_to_date: bool = False
 
 
@@ -93,26 +96,23 @@ def run_stages(
     nothing is replaced that a trained run rests on.
     """
     with _writing(config, folder, report, overwrite=overwrite, resume=resume):
-        if plan.reaches("train"):
-            check_texts(config)  # before torch is loaded
-            from rnnpipe.pipeline.build import check_names
-
-            check_names(config)  # before minutes are spent on the text
         if resume_step is not None and not overwrite:
             _check_nothing_newer(folder, resume_step)
-        tokens = prepare_tokens(config, folder, plan, report, overwrite=overwrite)
-        if tokens is None or not plan.reaches("train"):
+        if task_kind(config) == "sequences":
+            prepared = _prepare_sequences(config, folder, plan, report)
+        else:
+            prepared = _prepare_text(config, folder, plan, report, overwrite=overwrite)
+        if prepared is None:
             return Outcome()
-        from rnnpipe.pipeline.evaluate import evaluate_run, has_evaluation_text
-        from rnnpipe.pipeline.runs import open_run, read_record
-        from rnnpipe.pipeline.train import made_from, train
+        from rnnpipe.pipeline.runs import read_record
+        from rnnpipe.pipeline.train import train
 
         outcome = Outcome()
         record = read_record(folder)
         finished = (
             record is not None
             and is_trained(folder)
-            and record.get("made_from") == made_from(tokens)
+            and record.get("made_from") == prepared.made_from
             and same_settings(config, load_config(folder / CONFIG))
         )
         if finished and not plan.forced("train") and resume_step is None:
@@ -123,7 +123,7 @@ def run_stages(
                 check_may_replace(folder, folder / CHECKPOINTS)
             trained = train(
                 config,
-                tokens,
+                prepared.material(),
                 folder,
                 callbacks=callbacks,
                 should_stop=should_stop,
@@ -134,14 +134,63 @@ def run_stages(
             outcome = replace(outcome, trained=trained)
             if should_stop():
                 raise Interrupted(f"training had ended and is saved in {folder}. Go on with `rnnpipe eval {folder}`.")
-        if plan.reaches("eval") and has_evaluation_text(config, tokens):
-            outcome = replace(
-                outcome,
-                evaluation=evaluate_run(open_run(folder, report=report), window=config.training.evaluation_window),
-            )
+        if plan.reaches("eval") and prepared.evaluate is not None:
+            outcome = replace(outcome, evaluation=prepared.evaluate())
             assert outcome.evaluation is not None
             write_json(folder / EVALUATION, outcome.evaluation.to_json())
         return outcome
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What training is ready to begin with: its digests, itself when it is needed, and how its run is evaluated."""
+
+    made_from: Mapping[str, Any]
+    material: Callable[[], Material]
+    evaluate: Callable[[], Evaluation | SequenceEvaluation] | None
+
+
+def _prepare_text(config: Config, folder: Path, plan: Plan, report: Report, *, overwrite: bool) -> _Prepared | None:
+    """Run the stages before training; return None if the plan ends before it."""
+    if plan.reaches("train"):
+        check_texts(config)  # before torch is loaded
+        from rnnpipe.pipeline.build import check_names
+
+        check_names(config)  # before minutes are spent on the text
+    tokens = prepare_tokens(config, folder, plan, report, overwrite=overwrite)
+    if tokens is None or not plan.reaches("train"):
+        return None
+    from rnnpipe.pipeline.evaluate import evaluate_run, has_evaluation_text
+    from rnnpipe.pipeline.runs import open_run
+    from rnnpipe.pipeline.text_material import made_from, text_material
+
+    def evaluate() -> Evaluation:
+        return evaluate_run(open_run(folder, report=report), window=config.training.evaluation_window)
+
+    return _Prepared(
+        made_from(tokens),
+        lambda: text_material(config, tokens, report),
+        evaluate if has_evaluation_text(config, tokens) else None,
+    )
+
+
+def _prepare_sequences(config: Config, folder: Path, plan: Plan, report: Report) -> _Prepared | None:
+    """Read the dataset, which is all that there is before training; return None if the plan ends before it."""
+    if not plan.reaches("train"):
+        report(f"nothing to do: dataset '{config.data.dataset.name}' gives sequences, which are not cleaned or encoded")
+        return None
+    from rnnpipe.pipeline.build import check_names
+    from rnnpipe.pipeline.evaluate_sequences import evaluate_sequences, evaluation_part
+    from rnnpipe.pipeline.runs import open_sequence_run
+    from rnnpipe.pipeline.sequence_material import load_data, sequence_material
+
+    data = load_data(config)
+    check_names(config, data.sizes)
+    return _Prepared(
+        {"sequences": data.digests()},
+        lambda: sequence_material(config, data, report),
+        (lambda: evaluate_sequences(open_sequence_run(folder, report=report))) if evaluation_part(data) else None,
+    )
 
 
 @contextmanager
@@ -210,7 +259,7 @@ def prepare_tokens(
         return None
     path = folder / DICTIONARY
     if dictionary is not None:
-        from rnnpipe.pipeline.train import warn_about_dictionary
+        from rnnpipe.pipeline.text_material import warn_about_dictionary
 
         warn_about_dictionary(dictionary, corpus.meta["parts"]["train"]["sha256"], report)
         if not path.is_file() or path.read_bytes() != dictionary.to_bytes():
@@ -286,8 +335,11 @@ def plan_lines(config: Config, folder: Path, plan: Plan) -> list[str]:
         "eval": folder / EVALUATION,
     }
     lines = []
+    sequences = task_kind(config) == "sequences"
     for stage in STAGES:
-        if config.data.tokens is not None and stage in ("clean", "build-dict", "encode"):
+        if sequences and stage in ("clean", "build-dict", "encode"):
+            lines.append(f"{stage}: not needed, dataset '{config.data.dataset.name}' gives sequences")
+        elif config.data.tokens is not None and stage in ("clean", "build-dict", "encode"):
             lines.append(f"{stage}: not needed, tokens come from {config.data.tokens}")
         elif not plan.reaches(stage):
             lines.append(f"{stage}: left out")

@@ -1,8 +1,7 @@
-"""The stage `train`: a token folder and a configuration to a trained run."""
+"""The stage `train`: from data and a configuration to a trained run."""
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,24 +14,22 @@ import torch
 
 import rnnpipe
 from rnnpipe.config import Config, dump_config, load_config
-from rnnpipe.data.tokens import Ids, TokenFolder
 from rnnpipe.durable import remove_directory, sha256_file, write_bytes, write_record
 from rnnpipe.errors import InputError
-from rnnpipe.pipeline.build import build_model, build_optimizer, resolve_numerics, with_numerics
+from rnnpipe.pipeline.build import build_optimizer, with_numerics
 from rnnpipe.pipeline.common import Report, no_report
 from rnnpipe.pipeline.folder import (
     CARD,
     CHECKPOINTS,
     CONFIG,
-    DICTIONARY,
     EVALUATION,
     RECORD,
     RUN_FORMAT,
     RUN_VERSION,
 )
+from rnnpipe.pipeline.material import Material
 from rnnpipe.plugins import full_registry
 from rnnpipe.runtime import Numerics, seed_everything
-from rnnpipe.text.vocabulary import Vocabulary
 from rnnpipe.training.callbacks import Callback, TrainState
 from rnnpipe.training.checkpoints import (
     Checkpoint,
@@ -54,7 +51,7 @@ class Trained:
 
 def train(
     config: Config,
-    tokens: TokenFolder,
+    material: Material,
     folder: Path,
     *,
     callbacks: Sequence[Callback] = (),
@@ -63,7 +60,7 @@ def train(
     resume: bool = False,
     resume_step: int | None = None,
 ) -> Trained:
-    """Train the configured model on a token folder; write configuration, dictionary, metrics and checkpoints.
+    """Train the configured model on text or sequences; write configuration, dictionary, metrics and checkpoints.
 
     Whatever an earlier training left in `folder` is removed first. With `resume`, training goes on from the newest
     checkpoint there, or from that of `resume_step`, and then newer ones are removed; in either case under the numerics
@@ -74,11 +71,9 @@ def train(
         config = replace(config, numerics=load_config(folder / CONFIG).numerics)
     registry = full_registry()
     trainer: Trainer = registry.bind("trainer", config.training.trainer.name, config.training.trainer.options, given=3)
-    vocabulary = tokens.vocabulary()
-    train_ids, valid_ids = split_tokens(config, tokens, report)
     seed_everything(config.runtime.seed)
-    model = build_model(config, vocabulary.size)
-    numerics, refusals = resolve_numerics(config, model)
+    model = material.build(config)
+    numerics, refusals = material.resolve(config, model)
     model.recurrent.backend = numerics.backend
     parameters = sum(parameter.numel() for parameter in model.parameters())
     why = "".join(f"; {name} refuses: {reason}" for name, reason in refusals.items())
@@ -87,26 +82,24 @@ def train(
         f"{numerics.device}, {numerics.precision}, {numerics.threads} threads, backend {numerics.backend}{why}"
     )
     record = {
-        "dictionary": vocabulary.digest,
-        "texts": made_from(tokens),
+        **material.record,
         "rnnpipe": rnnpipe.__version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
     if checkpoint is not None:
-        _check_resumable(checkpoint, record, numerics, config.numerics, report)
+        _check_resumable(checkpoint, material, record, numerics, config.numerics, report)
         _go_back(folder, checkpoint)
     else:
         _clear(folder)
     config = with_numerics(config, numerics)
-    write_bytes(folder / DICTIONARY, vocabulary.to_bytes())
-    write_bytes(folder / CONFIG, dump_config(config))
+    for name, data in {**material.files, CONFIG: dump_config(config)}.items():
+        write_bytes(folder / name, data)
     built = [registry.build("callback", named.name, named.options, folder) for named in config.training.callbacks]
     task = Task(
         model=model,
-        train=train_ids,
-        valid=valid_ids,
+        objective=material.objective,
         config=config.training,
         make_optimizer=partial(build_optimizer, config.training.optimizer),
         device=torch.device(numerics.device),
@@ -117,20 +110,21 @@ def train(
         resume=checkpoint,
     )
     state = trainer(task, [*built, *callbacks], should_stop)
-    write_bytes(folder / CARD, _model_card(config, vocabulary, state, parameters).encode())
+    write_bytes(folder / CARD, _model_card(config, material, state, parameters).encode())
+    units = material.objective.units
     write_record(
         folder / RECORD,
         {
             "format": RUN_FORMAT,
             "version": RUN_VERSION,
             "config": sha256_file(folder / CONFIG),
-            "made_from": made_from(tokens),
+            "made_from": material.made_from,
             "steps": state.step,
             "skipped_steps": state.skipped_steps,
-            "tokens": state.tokens,
+            units.items: state.items,
             "seconds": round(state.seconds, 3),
-            "loss_nats": state.loss_nats,
-            "best_valid_loss_nats": state.best_loss_nats,
+            units.loss: state.loss,
+            f"best_valid_{units.loss}": state.best_loss,
             "best_step": state.best_step,
             "parameters": parameters,
         },
@@ -138,66 +132,23 @@ def train(
     return Trained(state, config)
 
 
-def made_from(tokens: TokenFolder) -> dict[str, Any]:
-    """Return what tells whether tokens are those that a run was trained on: digests of dictionary and parts."""
-    parts = {part: record["sha256"] for part, record in tokens.meta["parts"].items()}
-    return {"dictionary": tokens.meta["dictionary"], **parts}
-
-
-def split_tokens(config: Config, tokens: TokenFolder, report: Report = no_report) -> tuple[Ids, Ids | None]:
-    """Return the ids to train on and those to validate on, or None if there are none.
-
-    A token folder that was not divided is divided here, contiguously, 9:1; its dictionary has then seen the
-    validation text, which is reported.
-    """
-    window = config.training.window or config.training.bptt
-    if "train" in tokens.parts:
-        train_ids: Ids = tokens.part("train").tokens
-        valid_ids: Ids | None = tokens.part("valid").tokens if "valid" in tokens.parts else None
-        if valid_ids is None:
-            report("warning: there is no validation text (parts end at line ends); the last weights are the best.")
-    else:
-        whole = tokens.part("all").tokens
-        cut = len(whole) * 9 // 10
-        train_ids, valid_ids = whole[:cut], whole[cut:]
-        report(
-            f"warning: {tokens.path} is not divided; its last tenth is for validation, and the dictionary has seen it."
-        )
-    if len(train_ids) <= window:
-        key = "training.window" if config.training.window else "training.bptt"
-        raise InputError(
-            f"{tokens.path}: the training text has {len(train_ids)} tokens, too few for a window of {window} and one "
-            f"to predict. Give more text or a smaller window with --set {key}=N."
-        )
-    if valid_ids is not None and len(valid_ids) < 3:
-        report("warning: there is no validation text to speak of; the last weights will count as the best.")
-        valid_ids = None
-    return train_ids, valid_ids
-
-
-def warn_about_dictionary(vocabulary: Vocabulary, train_digest: str, report: Report) -> None:
-    """Report if a given dictionary has counted more than the training text."""
-    others = [item["name"] for item in vocabulary.counted if item["sha256"] != train_digest]
-    if others:
-        report(
-            f"warning: the dictionary counted {', '.join(others)}, which is not just this training text; if that "
-            "includes validation or test text, their unknown words are fewer than they should be."
-        )
-
-
 def _checkpoint_to_resume(folder: Path, step: int | None, report: Report) -> Checkpoint | None:
     return newest_checkpoint(folder, report) if step is None else load_checkpoint(checkpoint_path(folder, step))
 
 
 def _check_resumable(
-    checkpoint: Checkpoint, record: dict[str, Any], numerics: Numerics, recorded: dict[str, Any], report: Report
+    checkpoint: Checkpoint,
+    material: Material,
+    record: dict[str, Any],
+    numerics: Numerics,
+    recorded: dict[str, Any],
+    report: Report,
 ) -> None:
-    """Raise InputError if a checkpoint belongs to another text or dictionary; report what may change the bits."""
+    """Raise InputError if a checkpoint belongs to other data; report what may change the bits."""
     state = checkpoint.state
-    if state.get("dictionary") != record["dictionary"]:
-        raise InputError(f"{checkpoint.path}: was trained with another dictionary; the text or its rules have changed.")
-    if state.get("texts") != record["texts"]:
-        raise InputError(f"{checkpoint.path}: was trained on other text than the tokens hold now; put that text back.")
+    for key, value in material.record.items():
+        if state.get(key) != value:
+            raise InputError(f"{checkpoint.path}: {material.differs[key]}")
     then = {**recorded, **{key: state.get(key) for key in ("rnnpipe", "numpy", "python")}}
     for key, now in {**record, **numerics.to_table()}.items():
         if key in then and then[key] != now:
@@ -226,22 +177,22 @@ def _network(config: Config) -> str:
     return f"{config.model.cell.name} {config.model.num_layers} x {config.model.hidden_size}"
 
 
-def _model_card(config: Config, vocabulary: Vocabulary, state: TrainState, parameters: int) -> str:
-    best = (
-        "none" if state.best_loss_nats is None else f"{state.best_loss_nats:.4f} nats a token at step {state.best_step}"
-    )
-    counted = ", ".join(f"{item['name']} ({item['bytes']} bytes)" for item in vocabulary.counted)
-    return f"""# A recurrent language model
+def _model_card(config: Config, material: Material, state: TrainState, parameters: int) -> str:
+    units = state.units
+    best = "none" if state.best_loss is None else f"{state.best_loss:.6g} {units.of_loss} at step {state.best_step}"
+    rows = [
+        ("network", f"{_network(config)}, {parameters:,} parameters"),
+        *material.described,
+        ("training", f"{state.step} steps, {state.items:,} {units.items}, {state.seconds:.1f} s"),
+        ("last training loss", f"{state.loss:.6g} {units.of_loss}"),
+        ("best validation loss", f"{best}, {material.evaluated}"),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return f"""# {material.title}
 
 Trained by rnnpipe {rnnpipe.__version__}; `config.toml` beside this file repeats the training.
 
 | | |
 |---|---|
-| network | {_network(config)}, {parameters:,} parameters |
-| text | {counted} |
-| rules | `{json.dumps(vocabulary.rules.to_json())}` |
-| vocabulary | {vocabulary.size} ids, dictionary {vocabulary.digest[:16]} |
-| training | {state.step} steps, {state.tokens:,} tokens, {state.seconds:.1f} s |
-| last training loss | {state.loss_nats:.4f} nats a token |
-| best validation loss | {best}, in windows reset every {config.training.evaluation_window} tokens |
+{table}
 """

@@ -49,7 +49,7 @@ HOOKS = {
 # What rnnpipe itself passes to a factory, and is therefore no option of a person's: how many positional arguments, and
 # which keywords (those of a cell and a model come from other keys of the configuration).
 GIVEN = {"cell": 2, "encoder": 1, "model": 3, "initializer": 1, "optimizer": 1, "callback": 1, "trainer": 3}
-SUPPLIED = {"cell": ("bias",), "model": ("dropout", "tied", "window")}
+SUPPLIED = {"cell": ("bias",), "model": ("dropout", "tied", "window", "target")}
 
 
 @dataclass(frozen=True)

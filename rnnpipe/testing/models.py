@@ -1,4 +1,4 @@
-"""The checks of a model: shapes, the carried state, generation step by step, and what training needs of it.
+"""The checks of a language model: shapes, the carried state, generation step by step, and what training needs of it.
 
 Shapes: T timesteps, B batch, V vocabulary.
 """
@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from rnnpipe.errors import UsageError
+from rnnpipe.models.base import Model
 from rnnpipe.models.encoders import Embedding
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.models.recurrent import Recurrent, States
+from rnnpipe.testing import sequence_models
 from rnnpipe.testing.modules import expect_every_gradient, expect_same_parameters
 from rnnpipe.testing.report import Check, Failure, Finding, require
 from rnnpipe.testing.tensors import Pair, describe, expect_near, expect_same, expect_shape
@@ -28,7 +30,7 @@ V = 11
 SIZES = ((1, 1), (2, 3), (7, 3))  # T, B
 
 
-def check_model(thing: str | Callable[..., LanguageModel], /, **options: Any) -> list[Finding]:
+def check_model(thing: str | Callable[..., Model], /, **options: Any) -> list[Finding]:
     """Check a model, given by its factory or by its registered name, built with `options`.
 
     Raises ConformanceError with every check that failed.
@@ -38,7 +40,9 @@ def check_model(thing: str | Callable[..., LanguageModel], /, **options: Any) ->
 
 
 def checks(thing: Any, options: Mapping[str, Any]) -> list[Check]:
-    """Return the checks of a model."""
+    """Return the checks of a model, of a language model or of one for sequences."""
+    if sequence_models.reads_sequences(thing):
+        return sequence_models.checks(thing, options)
     subject = _Subject(thing, options)
     rest = {
         "shapes": shapes,

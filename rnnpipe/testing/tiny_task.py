@@ -16,6 +16,7 @@ from rnnpipe.pipeline.build import build_optimizer
 from rnnpipe.testing.report import Failure
 from rnnpipe.testing.things import seeded
 from rnnpipe.training.checkpoints import Checkpoint, list_steps, load_checkpoint
+from rnnpipe.training.text_objective import TextObjective
 from rnnpipe.training.trainers import Task
 
 V = 7
@@ -32,8 +33,7 @@ def tiny_task(folder: Path, *, seed: int = 0, resume: Checkpoint | None = None) 
     ids = np.random.default_rng(0).integers(0, V, 240).astype(np.uint8)
     return Task(
         model=model,
-        train=ids[:200],
-        valid=ids[200:],
+        objective=TextObjective(ids[:200], ids[200:], config, seed=0),
         config=config,
         make_optimizer=partial(build_optimizer, config.optimizer),
         device=torch.device("cpu"),

@@ -20,7 +20,6 @@ from rnnpipe.testing.tensors import describe, expect_finite, expect_same
 from rnnpipe.testing.things import attempt, in_order, require_reachable, resolve, seeded, seeded_check
 from rnnpipe.testing.tiny_task import CASE, STEPS, newest, tiny_task
 from rnnpipe.training.callbacks import Callback, TrainState
-from rnnpipe.training.evaluate import loss_in_windows
 from rnnpipe.training.trainers import Task, Trainer
 
 
@@ -125,29 +124,28 @@ def train_state(subject: _Subject) -> str:
         for expected, value, good in _claims(state, task):
             if not good:
                 raise Failure(expected, str(value), CASE)
-        assert task.valid is not None, "the tiny task has a validation text"
-        measured = loss_in_windows(
-            task.model, task.valid, task.config.evaluation_window, task.device, task.precision
-        ).nats
-    if state.valid_loss_nats is not None and not math.isclose(state.valid_loss_nats, measured, rel_tol=1e-5):
-        raise Failure(f"valid_loss_nats={measured:.6f}, as measured", f"{state.valid_loss_nats:.6f}", CASE)
-    return f"step {state.step}, {state.tokens} tokens, {measured:.4f} nats on the validation text"
+        found = task.objective.evaluate(task.model, task.device, task.precision)
+        assert found is not None, "the tiny task has a validation text"
+        measured = found.loss
+    if state.valid_loss is not None and not math.isclose(state.valid_loss, measured, rel_tol=1e-5):
+        raise Failure(f"valid_loss={measured:.6f}, as measured", f"{state.valid_loss:.6f}", CASE)
+    return f"step {state.step}, {state.items} tokens, {measured:.4f} nats on the validation text"
 
 
 def _claims(state: TrainState, task: Task) -> list[tuple[str, object, bool]]:
     """Return what must hold of a train state: in words, the value, and whether it does."""
     saved = newest(task.folder).state["step"]
-    best, last = state.best_loss_nats, state.valid_loss_nats
+    best, last = state.best_loss, state.valid_loss
     return [
         ("the task's model as `model`", type(state.model).__name__, state.model is task.model),
         (f"step={saved}, that of the last checkpoint", state.step, state.step == saved),
         (f"step from 1 to max_steps={STEPS}", state.step, 1 <= state.step <= STEPS),
-        ("tokens above 0", state.tokens, state.tokens > 0),
+        ("items above 0", state.items, state.items > 0),
         ("seconds above 0", state.seconds, 0 < state.seconds < math.inf),
-        ("a finite loss_nats", state.loss_nats, math.isfinite(state.loss_nats)),
+        ("a finite loss", state.loss, math.isfinite(state.loss)),
         ("progress from 0 to 1", state.progress, 0 <= state.progress <= 1),
         ("total_steps not below step", state.total_steps, state.total_steps is None or state.total_steps >= state.step),
-        ("best_loss_nats not above valid_loss_nats", best, best is None or last is None or best <= last),
+        ("best_loss not above valid_loss", best, best is None or last is None or best <= last),
         ("best_step not above step", state.best_step, state.best_step is None or state.best_step <= state.step),
     ]
 

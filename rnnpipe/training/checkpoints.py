@@ -35,7 +35,7 @@ from rnnpipe.durable import (
 from rnnpipe.errors import InputError
 
 FORMAT = "rnnpipe-checkpoint"
-VERSION = 2
+VERSION = 3
 WEIGHTS = "weights.safetensors"
 TRAINING = "training.safetensors"
 STATE = "state.json"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rnnpipe.data.tokens import Ids
 from rnnpipe.data.windows import reset_windows
@@ -50,7 +50,7 @@ def loss_in_windows(model: LanguageModel, tokens: Ids, window: int, device: torc
         return _loss_of_single_windows(model, tokens, device, precision)
     rows = _rows(model, window)
     total, count = 0.0, 0
-    with _evaluating(model), autocast(device, precision):
+    with evaluating(model), autocast(device, precision):
         for inputs, targets in reset_windows(tokens, window, rows):
             logits, _ = model(inputs.to(device))
             total += _sum_nats(logits, targets.to(device))
@@ -64,7 +64,7 @@ def loss_carried(model: LanguageModel, tokens: Ids, device: torch.device, precis
     if model.window is not None:
         return _loss_of_single_windows(model, tokens, device, precision)
     total, count, state = 0.0, 0, None
-    with _evaluating(model), autocast(device, precision):
+    with evaluating(model), autocast(device, precision):
         for first in range(0, len(tokens) - 1, _CARRIED_STEPS):
             piece = torch.from_numpy(tokens[first : first + _CARRIED_STEPS + 1].astype(np.int64)).to(device)
             logits, state = model(piece[:-1, None], state)
@@ -79,7 +79,7 @@ def _loss_of_single_windows(model: LanguageModel, tokens: Ids, device: torch.dev
     window = model.window
     total, count = 0.0, 0
     steps = np.arange(window)[:, None]
-    with _evaluating(model), autocast(device, precision):
+    with evaluating(model), autocast(device, precision):
         for first in range(1, min(window, len(tokens))):
             ids = torch.from_numpy(tokens[:first, None].astype(np.int64)).to(device)
             logits, _ = model(ids)
@@ -105,7 +105,7 @@ def _sum_nats(logits: Tensor, targets: Tensor) -> float:
 
 
 @contextmanager
-def _evaluating(model: LanguageModel) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode for a block, then back into the mode it was in."""
     training = model.training
     model.eval()

@@ -1,23 +1,22 @@
 """Gradient descent through time: the trainer `gradient-descent`.
 
-A window of `bptt` timesteps at a time, the state carried from one to the next and cut off from its computation
-(truncated backpropagation through time), or single windows from a zero state.
+What is learnt is the objective's: it gives the batches and the loss of one. Where a batch goes on from the one before,
+the state is carried over and cut off from its computation (truncated backpropagation through time).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from rnnpipe.data.windows import IGNORED, Batch, Cursor, single_windows, stream_batches_per_epoch, stream_windows
+from rnnpipe.data.windows import Cursor
 from rnnpipe.durable import make_directory
 from rnnpipe.errors import DivergedError, InputError, Interrupted
 from rnnpipe.models.recurrent import States, detach
@@ -31,8 +30,8 @@ from rnnpipe.training.checkpoints import (
     restore_random_state,
     save_checkpoint,
 )
-from rnnpipe.training.evaluate import loss_in_windows
-from rnnpipe.training.metrics import MetricsWriter
+from rnnpipe.training.metrics import MetricsWriter, columns
+from rnnpipe.training.objective import Batch
 from rnnpipe.training.schedules import Schedule
 from rnnpipe.training.trainers import Task
 
@@ -48,23 +47,24 @@ def fit(task: Task, callbacks: Sequence[Callback], should_stop: Callable[[], boo
     """
     make_directory(task.folder)
     kept = task.resume.metrics if task.resume else None
-    with MetricsWriter(task.folder, kept) as metrics:
+    with MetricsWriter(task.folder, columns(task.objective), kept) as metrics:
         return _Fit(task, callbacks, metrics).run(should_stop)
 
 
 @dataclass
 class _Interval:
-    """Sums since the last row of metrics."""
+    """Sums since the last row of metrics: of losses by weight, of weights, of what was read, of seconds."""
 
-    nats: float = 0.0
-    tokens: int = 0
+    loss: float = 0.0
+    weight: float = 0.0
+    items: int = 0
     seconds: float = 0.0
 
 
 # What restoring raises where a checkpoint has other keys, types or shapes than this training writes.
 _MISFITS = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError)
-_COUNTERS = ("epoch", "position", "tokens", "evaluations_without_gain", "skipped_steps")
-_NUMBERS = ("seconds", "valid_loss_nats", "best_loss_nats", "loss_nats", "gradient_norm")
+_COUNTERS = ("epoch", "position", "items", "evaluations_without_gain", "skipped_steps")
+_NUMBERS = ("seconds", "valid_loss", "best_loss", "loss", "gradient_norm")
 
 
 def _check_numbers(saved: Mapping[str, Any]) -> None:
@@ -75,6 +75,8 @@ def _check_numbers(saved: Mapping[str, Any]) -> None:
     for key in _NUMBERS:
         if saved[key] is not None and type(saved[key]) not in (int, float):
             raise ValueError(f"{key} is {repr(saved[key])[:60]}")
+    if not isinstance(saved["valid_figures"], dict):
+        raise ValueError(f"valid_figures is {repr(saved['valid_figures'])[:60]}")
 
 
 class _Fit:
@@ -83,6 +85,7 @@ class _Fit:
     def __init__(self, task: Task, callbacks: Sequence[Callback], metrics: MetricsWriter) -> None:
         self.task = task
         self.config = task.config
+        self.objective = task.objective
         self.callbacks = callbacks
         self.metrics = metrics
         self.model = task.model.to(task.device)
@@ -91,12 +94,13 @@ class _Fit:
         self.schedule = Schedule(self.config)
         self.state: States | None = None
         self.cursor = Cursor()
-        self.step = self.tokens = 0
+        self.step = self.items = 0
         self.seconds = 0.0
         self.interval = _Interval()
         self.loss = math.nan
         self.norm: float | None = None
         self.valid: float | None = None
+        self.valid_figures: Mapping[str, float] = {}
         self.best: float | None = None
         self.best_step: int | None = None
         self.evaluations_without_gain = 0
@@ -104,7 +108,6 @@ class _Fit:
         self.losses_taken = 0  # by the optimizer in this step: behind the first one it may have moved the weights
         self.saved_step = -1
         self.saved_seconds = 0.0
-        self.steps_per_epoch = self._count_steps()
         self.total_steps = self._total_steps()
         self.evaluation_due = False
         if task.resume is not None:
@@ -114,14 +117,9 @@ class _Fit:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise InputError(f"{task.resume.path}: its state does not fit this training ({reason}).") from None
 
-    def _count_steps(self) -> int:
-        config, tokens = self.config, len(self.task.train)
-        if config.window is not None:
-            return max(1, -(-(tokens - config.window) // config.batch_size))
-        return max(1, stream_batches_per_epoch(tokens, config.batch_size, config.bptt))
-
     def _total_steps(self) -> int | None:
-        limits = [self.config.epochs * self.steps_per_epoch, self.config.max_steps]
+        epoch = self.objective.steps_per_epoch()
+        limits = [self.config.epochs * epoch if epoch else 0, self.config.max_steps]
         return min((limit for limit in limits if limit), default=None)
 
     def run(self, should_stop: Callable[[], bool]) -> TrainState:
@@ -135,7 +133,7 @@ class _Fit:
         return self._train_state()
 
     def _run(self, should_stop: Callable[[], bool]) -> None:
-        batches = self._batches()
+        batches = self.objective.batches(self.cursor)
         # An interruption is saved before the evaluation that was due at its step, which is then made up for.
         due = self.evaluation_due
         while True:
@@ -188,12 +186,6 @@ class _Fit:
             return f"{why} before it, and nothing had been saved yet."
         return f"{why} before it; the last good state is in {folder / f'step-{steps[-1]}'}."
 
-    def _batches(self) -> Iterator[Batch]:
-        config, train = self.config, self.task.train
-        if config.window is not None:
-            return single_windows(train, config.batch_size, config.window, self.task.seed, self.cursor)
-        return stream_windows(train, config.batch_size, config.bptt, self.cursor)
-
     def _stopped_early(self) -> bool:
         return bool(self.config.patience) and self.evaluations_without_gain >= self.config.patience
 
@@ -202,10 +194,14 @@ class _Fit:
             return True
         if self.total_steps is not None and self.step >= self.total_steps:
             return True
+        if self.config.epochs and self.cursor.epoch >= self.config.epochs:
+            return True
         return bool(self.config.max_seconds) and self.seconds >= self.config.max_seconds
 
     def _progress(self) -> float:
         shares = [self.step / self.total_steps] if self.total_steps else []
+        if self.objective.steps_per_epoch() is None and self.config.epochs:
+            shares.append(self.cursor.epoch / self.config.epochs)
         shares += [self.seconds / self.config.max_seconds] if self.config.max_seconds else []
         return max(shares, default=0.0)
 
@@ -215,7 +211,7 @@ class _Fit:
         If such steps are to be skipped, the weights stay as they are and the next window begins with a zero state.
         """
         device = self.task.device
-        inputs, targets = batch.inputs.to(device, non_blocking=True), batch.targets.to(device, non_blocking=True)
+        moved = batch.to(device)
         before = None if batch.resets else self.state
         factor = self.schedule.factor(self.step, self._progress())
         for group, lr in zip(self.optimizer.param_groups, self.first_lrs, strict=True):
@@ -225,27 +221,26 @@ class _Fit:
             self.losses_taken += 1
             self.optimizer.zero_grad(set_to_none=True)
             with autocast(device, self.task.precision):
-                logits, after = self.model(inputs, before)
-                loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED)
+                loss, after = self.objective.loss(self.model, moved, before)
             loss.backward()  # type: ignore[no-untyped-call]
             # Without clipping the norm is taken all the same: a gradient that is not finite must stop the training.
             limit = self.config.clip_norm or math.inf
             self.norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-            nats = float(loss.detach())
-            if not math.isfinite(nats) or not math.isfinite(self.norm or 0.0):
-                what, value = ("loss", nats) if not math.isfinite(nats) else ("gradient norm", self.norm)
+            value = float(loss.detach())
+            if not math.isfinite(value) or not math.isfinite(self.norm or 0.0):
+                what, found = ("loss", value) if not math.isfinite(value) else ("gradient norm", self.norm)
                 raise DivergedError(
-                    f"the {what} is {value} at step {self.step + 1} (learning rate {lr * factor:g}). Lower it with "
+                    f"the {what} is {found} at step {self.step + 1} (learning rate {lr * factor:g}). Lower it with "
                     "--set training.optimizer.lr, clip harder with --set training.clip_norm, or leave such steps out "
                     "with --set training.nonfinite=skip, and start again with --overwrite."
                 )
             self.state = detach(after)
-            return nats
+            return value
 
         self.losses_taken = 0
         try:
             # Every torch optimizer takes a closure and evaluates it once; LBFGS needs to evaluate it again.
-            nats = float(self.optimizer.step(closure))
+            loss = float(self.optimizer.step(closure))
         except DivergedError:
             if not self._may_skip():
                 raise
@@ -254,9 +249,11 @@ class _Fit:
             self.state = None
         else:
             self.skipped_in_a_row = 0
-            self.tokens += batch.targets_counted
-            self.interval.nats += nats * batch.targets_counted
-            self.interval.tokens += batch.targets_counted
+            weight = self.objective.weight(batch)
+            self.items += batch.items
+            self.interval.loss += loss * weight
+            self.interval.weight += weight
+            self.interval.items += batch.items
         self.step += 1
         self.cursor = batch.cursor
 
@@ -266,25 +263,23 @@ class _Fit:
         return self.losses_taken == 1 and self._weights_are_finite()
 
     def _log(self) -> None:
-        self.loss = self.interval.nats / self.interval.tokens if self.interval.tokens else math.nan
+        self.loss = self.interval.loss / self.interval.weight if self.interval.weight else math.nan
         state = self._train_state()
         self.interval = _Interval()
         self.metrics.write(state, evaluated=False)
         self._tell("on_step", state)
 
     def _evaluate(self) -> None:
-        if self.interval.tokens:
-            self.loss = self.interval.nats / self.interval.tokens
+        if self.interval.weight:
+            self.loss = self.interval.loss / self.interval.weight
         self._check_weights()
-        if self.task.valid is None:
+        result = self.objective.evaluate(self.model, self.task.device, self.task.precision)
+        if result is None:
             return
-        result = loss_in_windows(
-            self.model, self.task.valid, self.config.evaluation_window, self.task.device, self.task.precision
-        )
-        self.valid = result.nats
-        improved = math.isfinite(result.nats) and (self.best is None or result.nats < self.best)
+        self.valid, self.valid_figures = result.loss, result.figures
+        improved = math.isfinite(result.loss) and (self.best is None or result.loss < self.best)
         if improved:
-            self.best, self.best_step = result.nats, self.step
+            self.best, self.best_step = result.loss, self.step
         self.evaluations_without_gain = 0 if improved else self.evaluations_without_gain + 1
         self.schedule.on_evaluation(improved)
         state = self._train_state()
@@ -302,10 +297,11 @@ class _Fit:
             **self.task.record,
             "epoch": self.cursor.epoch,
             "position": self.cursor.position,
-            "tokens": self.tokens,
+            "items": self.items,
             "seconds": self.seconds,
-            "valid_loss_nats": self.valid,
-            "best_loss_nats": self.best,
+            "valid_loss": self.valid,
+            "valid_figures": dict(self.valid_figures),
+            "best_loss": self.best,
             "best_step": self.best_step,
             "evaluations_without_gain": self.evaluations_without_gain,
             "evaluation_due": evaluation_due,
@@ -313,7 +309,7 @@ class _Fit:
             "skipped_in_a_row": self.skipped_in_a_row,
             "schedule": self.schedule.state(),
             "interval": asdict(self.interval),
-            "loss_nats": self.loss,
+            "loss": self.loss,
             "gradient_norm": self.norm,
         }
         folder = self.task.folder / "checkpoints"
@@ -333,12 +329,13 @@ class _Fit:
             tuple(tuple(leaf.to(self.task.device) for leaf in layer) for layer in training["recurrent"]) or None
         )
         self.cursor = Cursor(saved["epoch"], saved["position"])
-        self.step, self.tokens, self.seconds = saved["step"], saved["tokens"], saved["seconds"]
-        self.valid, self.best, self.best_step = saved["valid_loss_nats"], saved["best_loss_nats"], saved["best_step"]
+        self.step, self.items, self.seconds = saved["step"], saved["items"], saved["seconds"]
+        self.valid, self.best, self.best_step = saved["valid_loss"], saved["best_loss"], saved["best_step"]
+        self.valid_figures = saved["valid_figures"]
         self.evaluations_without_gain = saved["evaluations_without_gain"]
         self.interval = _Interval(**saved["interval"])
         self.skipped, self.skipped_in_a_row = saved["skipped_steps"], saved["skipped_in_a_row"]
-        self.loss = math.nan if saved["loss_nats"] is None else saved["loss_nats"]
+        self.loss = math.nan if saved["loss"] is None else saved["loss"]
         self.norm = saved["gradient_norm"]
         self.schedule.restore(saved["schedule"])
         self.evaluation_due = bool(saved["evaluation_due"])
@@ -350,19 +347,22 @@ class _Fit:
         return TrainState(
             step=self.step,
             epoch=self.cursor.epoch,
-            tokens=self.tokens,
+            items=self.items,
             seconds=self.seconds,
-            loss_nats=self.loss,
-            valid_loss_nats=self.valid,
-            best_loss_nats=self.best,
+            loss=self.loss,
+            figures=self.objective.figures(self.loss),
+            valid_loss=self.valid,
+            valid_figures=self.valid_figures,
+            best_loss=self.best,
             best_step=self.best_step,
             lr=self.optimizer.param_groups[0]["lr"],
             gradient_norm=self.norm,
-            tokens_per_second=interval.tokens / interval.seconds if interval.seconds else 0.0,
+            items_per_second=interval.items / interval.seconds if interval.seconds else 0.0,
             total_steps=self.total_steps,
             progress=min(1.0, self._progress()),
             stopped_early=self._stopped_early(),
             model=self.model,
+            units=self.objective.units,
             skipped_steps=self.skipped,
         )
 

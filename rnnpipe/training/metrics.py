@@ -9,9 +9,8 @@ import csv
 import hashlib
 import io
 import json
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,21 +18,21 @@ from typing import Any
 from rnnpipe.durable import finite, fsync_path, parse_json, read_lines, sha256_file
 from rnnpipe.errors import InputError
 from rnnpipe.training.callbacks import TrainState
+from rnnpipe.training.objective import Objective
 
-COLUMNS = (
-    "step",
-    "epoch",
-    "tokens",
-    "seconds",
-    "loss_nats",
-    "perplexity",
-    "valid_loss_nats",
-    "valid_perplexity",
-    "lr",
-    "gradient_norm",
-    "tokens_per_second",
-)
 FILES = ("metrics.csv", "metrics.jsonl")
+
+
+def columns(objective: Objective) -> tuple[str, ...]:
+    """Return the names of the columns: those of a language model are loss_nats, perplexity, valid_loss_nats, ..."""
+    units = objective.units
+    figures = (
+        *objective.step_figures,
+        f"valid_{units.loss}",
+        *(f"valid_{name}" for name in objective.evaluation_figures),
+    )
+    rates = ("lr", "gradient_norm", f"{units.items}_per_second")
+    return ("step", "epoch", units.items, "seconds", units.loss, *figures, *rates)
 
 
 class _File:
@@ -64,23 +63,26 @@ class _File:
 
 
 class MetricsWriter:
-    """Writes `metrics.csv` and `metrics.jsonl` in a run's folder.
+    """Writes `metrics.csv` and `metrics.jsonl` in a run's folder, with these columns.
 
     `kept`: size and SHA-256 of the beginning of each file that is to stay, as `record` gave them; what stands behind is
     cut off. Without it the files are written anew. Raises InputError if such a beginning is not there.
     """
 
-    def __init__(self, folder: Path, kept: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    def __init__(
+        self, folder: Path, columns: Sequence[str], kept: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
         if kept is None or not any((folder / name).is_file() for name in FILES):  # new, or somebody moved them away
             kept = {}
         for problem in check_metrics(folder, kept):
             raise InputError(
                 f"{problem} Put the file back, or move {' and '.join(FILES)} away to go on without the earlier rows."
             )
+        self._columns = columns
         self._files = {name: _File(folder / name, kept[name]["size"] if kept else 0) for name in FILES}
         fsync_path(folder)
         if self._files["metrics.csv"].size == 0:
-            self._write_csv(dict(zip(COLUMNS, COLUMNS, strict=True)))
+            self._write_csv(dict(zip(columns, columns, strict=True)))
 
     def record(self) -> dict[str, dict[str, Any]]:
         """Force both files to the disk; return their sizes and SHA-256, for a checkpoint to keep."""
@@ -97,26 +99,28 @@ class MetricsWriter:
 
     def write(self, state: TrainState, *, evaluated: bool) -> None:
         """Write one row; validation columns are filled on an evaluation."""
-        valid = state.valid_loss_nats if evaluated else None
-        row = {
+        units = state.units
+        found = {
             "step": state.step,
             "epoch": state.epoch,
-            "tokens": state.tokens,
+            units.items: state.items,
             "seconds": round(state.seconds, 3),
-            "loss_nats": state.loss_nats,
-            "perplexity": _perplexity(state.loss_nats),
-            "valid_loss_nats": valid,
-            "valid_perplexity": None if valid is None else _perplexity(valid),
+            units.loss: state.loss,
+            **state.figures,
             "lr": state.lr,
             "gradient_norm": state.gradient_norm,
-            "tokens_per_second": round(state.tokens_per_second, 1),
+            f"{units.items}_per_second": round(state.items_per_second, 1),
         }
+        if evaluated:
+            found[f"valid_{units.loss}"] = state.valid_loss
+            found |= {f"valid_{name}": value for name, value in state.valid_figures.items()}
+        row = {name: found.get(name) for name in self._columns}
         self._write_csv(row)
         self._files["metrics.jsonl"].append(json.dumps(finite(row), allow_nan=False) + "\n")
 
     def _write_csv(self, row: Mapping[str, Any]) -> None:
         line = io.StringIO()
-        csv.DictWriter(line, COLUMNS, lineterminator="\n").writerow(row)
+        csv.DictWriter(line, self._columns, lineterminator="\n").writerow(row)
         self._files["metrics.csv"].append(line.getvalue())
 
 
@@ -152,7 +156,3 @@ def read_metrics(folder: Path) -> list[Mapping[str, Any]]:
                 raise InputError(f"{path}, line {number}: not a row of metrics: {line[:60]!r}.")
             rows.append(row)
     return rows
-
-
-def _perplexity(nats: float) -> float:
-    return math.inf if nats >= 700 else math.exp(nats)

@@ -26,16 +26,18 @@ class TensorBoard:
 
     def on_step(self, state: TrainState) -> None:
         """Write the scalars of an interval."""
-        self._writer.add_scalar("loss/train_nats", state.loss_nats, state.step)
+        self._writer.add_scalar(state.units.loss.replace("loss", "loss/train"), state.loss, state.step)
         self._writer.add_scalar("learning_rate", state.lr, state.step)
-        self._writer.add_scalar("tokens_per_second", state.tokens_per_second, state.step)
+        self._writer.add_scalar(f"{state.units.items}_per_second", state.items_per_second, state.step)
         if state.gradient_norm is not None:
             self._writer.add_scalar("gradient_norm", state.gradient_norm, state.step)
 
     def on_evaluate(self, state: TrainState) -> None:
         """Write the validation loss and the weights."""
-        if state.valid_loss_nats is not None:
-            self._writer.add_scalar("loss/valid_nats", state.valid_loss_nats, state.step)
+        if state.valid_loss is not None:
+            self._writer.add_scalar(state.units.loss.replace("loss", "loss/valid"), state.valid_loss, state.step)
+        for name, value in state.valid_figures.items():
+            self._writer.add_scalar(f"valid/{name}", value, state.step)
         self._histograms(state)
 
     def on_end(self, state: TrainState) -> None:

@@ -10,25 +10,25 @@ from typing import Any, Protocol
 import torch
 
 from rnnpipe.config import TrainingConfig
-from rnnpipe.data.tokens import Ids
-from rnnpipe.models.language_model import LanguageModel
+from rnnpipe.models.base import Model
 from rnnpipe.training.callbacks import Callback, TrainState
 from rnnpipe.training.checkpoints import Checkpoint
+from rnnpipe.training.objective import Objective
 
 
 @dataclass(frozen=True)
 class Task:
     """What is to be fitted, to what, and how: everything that a trainer needs.
 
-    train, valid: ids of the two texts (valid None: no evaluation). make_optimizer: from the model to an optimizer.
-    folder: where checkpoints and metrics go. record: what every checkpoint repeats (dictionary digest, versions).
+    objective: the data and the loss (`TextObjective`, `SequenceObjective`). make_optimizer: from the model to an
+    optimizer. folder: where checkpoints and metrics go. record: what every checkpoint repeats (digests of what it was
+    trained on, versions).
     """
 
-    model: LanguageModel
-    train: Ids
-    valid: Ids | None
+    model: Model
+    objective: Objective
     config: TrainingConfig
-    make_optimizer: Callable[[LanguageModel], torch.optim.Optimizer]
+    make_optimizer: Callable[[Model], torch.optim.Optimizer]
     device: torch.device
     precision: str
     seed: int

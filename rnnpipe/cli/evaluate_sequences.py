@@ -1,0 +1,77 @@
+"""What `rnnpipe eval` says of a run of sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rnnpipe.cli.common import number, print_table
+
+if TYPE_CHECKING:
+    from rnnpipe.pipeline.evaluate_sequences import SequenceEvaluation, Shown
+    from rnnpipe.training.sequence_objective import Measured
+
+
+def print_sequence_evaluation(evaluation: SequenceEvaluation) -> None:
+    """Print the scores of a part: of all of it, of what training has not seen, and of predictors that learn nothing."""
+    from rnnpipe.pipeline.evaluate_sequences import loss_name
+
+    whole = evaluation.whole
+    click.echo(f"{evaluation.part} part, {whole.sequences:,} sequences, step {evaluation.step}:")
+    rows = [("", loss_name(evaluation.sizes), *_headings(whole))]
+    rows.append(("all", *_figures(whole)))
+    if evaluation.in_train and evaluation.unseen is not None:
+        rows.append((f"not in training ({evaluation.unseen.sequences:,})", *_figures(evaluation.unseen)))
+    rows += [(_BASELINES[name], *_figures(measured)) for name, measured in evaluation.baselines.items()]
+    print_table(
+        [tuple(f"  {cell}" if not at else cell for at, cell in enumerate(row)) for row in rows], right=(1, 2, 3)
+    )
+    share = evaluation.in_train / whole.sequences
+    click.echo(
+        f"  overlap: {evaluation.in_train:,} of {whole.sequences:,} sequences ({share:.1%}) also stand in training"
+    )
+
+
+_BASELINES = {"mean": "predict the training mean", "copy-last": "repeat the last input"}
+
+
+def _headings(measured: Measured) -> list[str]:
+    return [name.replace("_", " ") for name in measured.figures()]
+
+
+def _figures(measured: Measured) -> list[str]:
+    shown = {"accuracy": "{:.2%}", "share_of_variance": "{:.2%}"}
+    return [number(measured.loss), *(shown[name].format(value) for name, value in measured.figures().items())]
+
+
+def print_shown(sequences: Sequence[Shown]) -> None:
+    """Print sequences with the run's output and the truth, one a line."""
+    rows = [("sequence", "output", "target", "")]
+    for shown in sequences:
+        note = "in training" if shown.in_train else ""
+        rows.append((_numbers(shown.inputs), _numbers(shown.output), _numbers(shown.target), note))
+    print_table(rows)
+
+
+def _numbers(values: Any) -> str:
+    """Return an array in short: timesteps parted by blanks, their numbers by commas, the middle of many left out."""
+    steps = [",".join(_short(each) for each in step.reshape(-1)) for step in (values if values.ndim else values[None])]
+    if len(steps) > _MOST:
+        steps = [*steps[: _MOST // 2], "...", *steps[-_MOST // 2 :]]
+    return " ".join(steps)
+
+
+_MOST = 16  # timesteps of a sequence that are printed
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}"
+
+
+def length_table(found: Mapping[int, Measured]) -> list[tuple[str, ...]]:
+    """Return the rows of a table of scores by length."""
+    first = next(iter(found.values()))
+    head = ("length", "loss", *_headings(first))
+    return [head, *((str(length), *_figures(measured)) for length, measured in found.items())]
