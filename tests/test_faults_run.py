@@ -22,7 +22,7 @@ from test_training import after, config, never, task
 from rnnpipe.durable import lock_directory
 from rnnpipe.errors import DivergedError, InputError, Interrupted
 from rnnpipe.pipeline.verify import verify
-from rnnpipe.training import loop
+from rnnpipe.training import loop, text_objective
 from rnnpipe.training.callbacks import TrainState
 from rnnpipe.training.checkpoints import list_steps, load_checkpoint, newest_checkpoint
 from rnnpipe.training.loop import fit
@@ -130,14 +130,14 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
 
 
 def test_a_signal_in_the_last_evaluation_leaves_a_finished_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluate = loop.loss_in_windows
+    evaluate = text_objective.loss_in_windows
 
     def interrupted(*values: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
         return evaluate(*values)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "loss_in_windows", interrupted)
+        patch.setattr(text_objective, "loss_in_windows", interrupted)
         result = call("train", KITCHEN, "-o", "run", *settings())
     assert result.code == 130
     assert "training had ended and is saved in run" in result.error
@@ -202,13 +202,13 @@ def spoil(job: Any, what: str, value: str, step: int, monkeypatch: pytest.Monkey
         parameter = next(job.model.parameters())
         parameter.register_hook(lambda g: torch.full_like(g, float(value)) if next(steps) == step else g)
         return
-    cross_entropy = loop.F.cross_entropy
+    cross_entropy = text_objective.F.cross_entropy
 
     def spoilt(*values: Any, **options: Any) -> torch.Tensor:
         loss = cross_entropy(*values, **options)
         return loss * float(value) if torch.is_grad_enabled() and next(steps) == step else loss
 
-    monkeypatch.setattr(loop.F, "cross_entropy", spoilt)
+    monkeypatch.setattr(text_objective.F, "cross_entropy", spoilt)
 
 
 @pytest.mark.parametrize("value", WRONG)
@@ -249,7 +249,7 @@ def test_a_step_is_skipped_and_counted_when_asked(
     job = task(tmp_path, config(nonfinite="skip"))
     spoil(job, what, value, 14, monkeypatch)
     end = fit(job, [heard], never)
-    assert (end.step, end.skipped_steps, end.tokens) == (30, 1, 29 * 4 * 8)
+    assert (end.step, end.skipped_steps, end.items) == (30, 1, 29 * 4 * 8)
     assert [heard.skipped[0], heard.skipped[-1]] == [0, 1]
     assert all(torch.isfinite(parameter).all() for parameter in job.model.parameters())
     newest = newest_checkpoint(tmp_path / "checkpoints", pytest.fail)
