@@ -11,8 +11,15 @@ from rnnpipe.hookspecs import hookimpl
 @hookimpl
 def register_datasets() -> dict[str, str]:
     return {
+        "binary-addition": "rnnpipe.data.synthetic.binary_addition:BinaryAddition",
+        "counting-ones": "rnnpipe.data.synthetic.counting_ones:CountingOnes",
+        "csv": "rnnpipe.data.series:CsvSeries",
+        "npy": "rnnpipe.data.series:NpySeries",
         "python-docs": "rnnpipe.data.python_docs:PythonDocs",
+        "sine": "rnnpipe.data.synthetic.sine:Sine",
+        "sine-windows": "rnnpipe.data.synthetic.sine:SineWindows",
         "text-files": "rnnpipe.data.text_files:TextFiles",
+        "variable-sum": "rnnpipe.data.synthetic.variable_sum:VariableSum",
     }
 
 
