@@ -56,11 +56,15 @@ def assert_caught(kind: str, check: str, wrong: Callable[..., Any], others: set[
 
 
 @pytest.mark.parametrize("kind", ["dataset", "cleaner", "tokenizer"])
-def test_built_ins_pass(kind: str) -> None:
+def test_built_ins_pass(kind: str, tmp_path: Path) -> None:
+    series = {"csv": tmp_path / "series.csv", "npy": tmp_path / "series.npy"}
+    series["csv"].write_text("".join(f"{number},{number % 7}\n" for number in range(400)))
+    np.save(series["npy"], np.arange(400))
+    options = OPTIONS | {name: {"path": str(path)} for name, path in series.items()}
     built_in = [entry for entry in full_registry().entries(kind) if entry.distribution == "rnnpipe"]
     assert built_in
     for entry in built_in:
-        found = outcomes(kind, entry.load(), **OPTIONS.get(entry.name, {}))
+        found = outcomes(kind, entry.load(), **options.get(entry.name, {}))
         assert not failed(found), (entry.name, [found[name] for name in failed(found)])
         assert found[ELSEWHERE].outcome == "passed"
 

@@ -36,9 +36,9 @@ class BinaryAddition:
     def __init__(
         self,
         *,
-        train: int = 10_000,
-        valid: int = 500,
-        test: int = 1_000,
+        train: int = 2000,
+        valid: int = 200,
+        test: int = 500,
         width: int = 7,
         seed: int = 0,
         draw: Draw = "apart",
