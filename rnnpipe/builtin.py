@@ -44,13 +44,18 @@ def register_tokenizers() -> dict[str, str]:
 def register_cells() -> dict[str, str]:
     return {
         "cifg": "rnnpipe.cells.cifg:CIFG",
+        "echo-state": "rnnpipe.cells.echo_state:EchoState",
         "elman": "rnnpipe.cells.elman:Elman",
+        "fully-recurrent": "rnnpipe.cells.fully_recurrent:FullyRecurrent",
         "gru": "rnnpipe.cells.gru:GRU",
         "gru-reset-before": "rnnpipe.cells.gru:GRUResetBefore",
+        "hopfield": "rnnpipe.cells.hopfield:Hopfield",
         "indrnn": "rnnpipe.cells.indrnn:IndRNN",
         "janet": "rnnpipe.cells.janet:JANET",
+        "jordan": "rnnpipe.cells.jordan:Jordan",
         "layernorm-lstm": "rnnpipe.cells.layernorm_lstm:LayerNormLSTM",
         "light-gru": "rnnpipe.cells.light_gru:LightGRU",
+        "linear-recurrent": "rnnpipe.cells.linear_recurrent:LinearRecurrent",
         "lru": "rnnpipe.cells.lru:LRU",
         "lstm": "rnnpipe.cells.lstm:LSTM",
         "mgu": "rnnpipe.cells.mgu:MGU",

@@ -142,6 +142,8 @@ def test_one_hot_equals_explicit_product(name: str, encoding: str) -> None:
     assert rnn.backend_used != "cudnn", "it would multiply"
     explicit, _ = rnn(dense)
     torch.testing.assert_close(gathered, explicit)
+    if name == "echo-state":
+        return  # it has nothing to train
     ours = torch.autograd.grad(gathered.square().sum(), list(rnn.parameters()))
     theirs = torch.autograd.grad(explicit.square().sum(), list(rnn.parameters()))
     torch.testing.assert_close(ours, theirs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rnnpipe.cells.base import Cell, GatedCell, LinearCell
+from rnnpipe.cells.echo_state import EchoState
 from rnnpipe.cells.gru import GRUResetBefore
+from rnnpipe.cells.hopfield import Hopfield
 from rnnpipe.cells.layernorm_lstm import LayerNormLSTM
 from rnnpipe.cells.lru import LRU
 from rnnpipe.cells.minlstm import MinLSTM
@@ -202,15 +205,95 @@ def mogrifier_lstm(cell: Cell, xs: Array) -> list[Array]:
     return ys
 
 
+def linear_recurrent(cell: Cell, xs: Array) -> list[Array]:
+    """The sum over all inputs so far, each with its power of the recurrent weight."""
+    p = Parts(cell, "u")
+    r = p.all["weight_hh"]
+    return [sum(r ** (t - s) * p.x("u", xs[s]) for s in range(t + 1)) for t in range(len(xs))]
+
+
+def jordan(cell: Cell, xs: Array) -> list[Array]:
+    """The context as a sum over all outputs so far, each with its power of the decay."""
+    p = Parts(cell, "h")
+    hidden, out = FUNCTIONS[cell.nonlinearity], FUNCTIONS[cell.output_nonlinearity]
+    ys: list[Array] = []
+    for t, x in enumerate(xs):
+        context = sum((cell.decay ** (t - 1 - s) * y for s, y in enumerate(ys)), np.zeros(cell.output_size))
+        h = hidden(p.x("h", x) + p.all["weight_hh"] @ context)
+        ys.append(out(p.all["weight_out"] @ h + p.all["bias_out"]))
+    return ys
+
+
+def fully_recurrent(cell: Cell, xs: Array) -> list[Array]:
+    """Williams & Zipser's one matrix over z = (1, x, y), unit by unit."""
+    p = Parts(cell, "y").all
+    w = np.concatenate((p["bias_ih"][:, None], p["weight_ih"], p["weight_hh"]), 1)
+    y, ys = np.zeros(cell.hidden_size), []
+    for x in xs:
+        z = np.concatenate(([1.0], x, y))
+        y = np.array([FUNCTIONS[cell.nonlinearity](sum(w[k] * z)) for k in range(cell.hidden_size)])
+        ys.append(y[: cell.output_size])
+    return ys
+
+
+def echo_state(cell: Cell, xs: Array) -> list[Array]:
+    p = {name: buffer.numpy() for name, buffer in cell.named_buffers()}
+    h, ys = np.zeros(cell.hidden_size), []
+    for x in xs:
+        update = tanh(p["weight_ih"] @ x + p["bias_ih"] + p["weight_hh"] @ h)
+        h = (1 - cell.leak) * h + cell.leak * update
+        ys.append(h)
+    return ys
+
+
+def hopfield(cell: Cell, xs: Array) -> list[Array]:
+    """Each unit in turn sums over the others, pair by pair."""
+    p, H = Parts(cell, "s").all, cell.hidden_size
+    s, ys = np.zeros(H), []
+    for x in xs:
+        cue = np.sign(p["weight_ih"] @ x)
+        s = np.where(cue != 0, cue, s)
+        for i in range(H):
+            total = p["bias"][i] + sum(
+                (p["weight_hh"][i, j] + p["weight_hh"][j, i]) / 2 * s[j] for j in range(H) if j != i
+            )
+            s[i] = np.sign(total) if total else s[i]
+        ys.append(s.copy())
+    return ys
+
+
+def peephole_lstm(cell: Cell, xs: Array) -> list[Array]:
+    p, h, c, ys = Parts(cell, "ifgo"), np.zeros(cell.hidden_size), np.zeros(cell.hidden_size), []
+    p_i, p_f, p_o = p.all["peepholes"]
+    for x in xs:
+        i, f = sigmoid(p.sum("i", x, h) + p_i * c), sigmoid(p.sum("f", x, h) + p_f * c)
+        c = f * c + i * tanh(p.sum("g", x, h))
+        h = sigmoid(p.sum("o", x, h) + p_o * c) * tanh(c)
+        ys.append(h)
+    return ys
+
+
+FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": tanh, "relu": relu, "sigmoid": sigmoid, "identity": lambda x: x
+}  # fmt: skip
 PAPERS: dict[str, tuple[Paper, dict[str, Any]]] = {
     "cifg": (cifg, {}),
+    "echo-state": (echo_state, {}),
+    "echo-state leaky": (echo_state, {"leak": 0.3, "density": 1.0}),
+    "fully-recurrent": (fully_recurrent, {}),
+    "fully-recurrent visible": (fully_recurrent, {"visible": 2, "nonlinearity": "tanh"}),
     "gru-reset-before": (gru_reset_before, {}),
+    "hopfield": (hopfield, {}),
     "indrnn": (indrnn, {}),
     "janet": (janet, {}),
     "janet beta": (janet, {"beta": 0.3}),
+    "jordan": (jordan, {}),
+    "jordan outputs": (jordan, {"outputs": 2, "output_nonlinearity": "sigmoid", "decay": 0.7}),
     "layernorm-lstm": (layernorm_lstm, {}),
     "light-gru": (light_gru, {}),
+    "linear-recurrent": (linear_recurrent, {}),
     "lru": (lru, {}),
+    "lstm peepholes": (peephole_lstm, {"peepholes": True}),
     "lru ring": (lru, {"r_min": 0.9, "r_max": 0.99, "max_phase": 0.3}),
     "mgu": (mgu, {}),
     "minlstm": (minlstm, {}),
@@ -221,7 +304,7 @@ PAPERS: dict[str, tuple[Paper, dict[str, Any]]] = {
     "sru": (sru, {}),
     "sru tanh": (sru, {"nonlinearity": "tanh"}),
 }
-IN_TORCH = {"elman", "gru", "lstm"}  # compared with torch's own in test_backends.py
+IN_TORCH = {"elman", "gru", "lstm"}  # as they are by default: compared with torch's own in test_backends.py
 
 
 def test_every_builtin_is_compared() -> None:
@@ -250,8 +333,9 @@ def test_cell_is_its_papers(case: str, I: int, H: int) -> None:  # noqa: E741 - 
 @pytest.mark.parametrize("name", sorted({case.split()[0] for case in PAPERS}))
 def test_without_bias(name: str) -> None:
     torch.manual_seed(0)
-    rnn = Recurrent(name, 3, 4, 2, bias=False).double()
-    assert not [parameter for parameter, _ in rnn.named_parameters() if "bias" in parameter]
+    options = {"nonlinearity": "tanh"} if name == "fully-recurrent" else {}  # the logistic function of 0 is 1/2
+    rnn = Recurrent(name, 3, 4, 2, bias=False, **options).double()
+    assert not [weight for weight in rnn.state_dict() if "bias" in weight]
     y, _ = rnn(torch.zeros(5, 2, 3, dtype=torch.float64))
     assert not y.any(), "from nothing comes nothing"
 
@@ -389,7 +473,8 @@ def test_mogrifier_takes_one_round_or_more() -> None:
 def test_every_cell_has_the_most_telling_base(base: type[Cell]) -> None:
     registry = full_registry()
     names = {name for name in PAPERS if " " not in name and issubclass(registry.get("cell", name), base)}
-    gated, linear = {"cifg", "janet", "light-gru", "slstm", "layernorm-lstm"}, {"lru", "minlstm", "sru", "qrnn"}
+    gated = {"cifg", "echo-state", "janet", "light-gru", "slstm", "layernorm-lstm"}
+    linear = {"linear-recurrent", "lru", "minlstm", "sru", "qrnn"}
     assert names == (gated if base is GatedCell else linear)
 
 
@@ -402,3 +487,101 @@ def test_delayed_projections_are_carried() -> None:
     for t in range(4):
         _, state = cell.step(tuple(gate[t] for gate in u), state)
         torch.testing.assert_close(state[1], torch.stack([gate[t] for gate in u[3:]], 1))
+
+
+def test_the_reservoir_is_as_its_options_say_and_is_never_trained() -> None:
+    torch.manual_seed(0)
+    rnn = Recurrent(EchoState, 2, 60, spectral_radius=0.7, density=0.05, input_scaling=0.3, bias_scaling=0.1)
+    (cell,) = rnn.cells()
+    assert not list(rnn.parameters())
+    assert set(rnn.state_dict()) == {"layers.0.weight_ih", "layers.0.weight_hh", "layers.0.bias_ih"}
+    assert torch.linalg.eigvals(cell.weight_hh.double()).abs().max() == pytest.approx(0.7, rel=1e-5)
+    assert (cell.weight_hh != 0).sum(1).tolist() == [3] * 60
+    assert 0.29 < cell.weight_ih.abs().max() <= 0.3
+    assert 0.09 < cell.bias_ih.abs().max() <= 0.1
+    assert EchoState(1, 1, density=0.01).weight_hh.abs().item() == pytest.approx(0.9)
+
+
+def test_a_reservoir_forgets_where_it_started() -> None:
+    """The echo state property: two starts come together with a radius below 1, and not with one far above it."""
+    torch.manual_seed(0)
+    x = 0.1 * torch.randn(300, 1, 2)
+    apart = {}
+    for radius in (0.8, 3.0):
+        rnn = Recurrent(EchoState, 2, 50, spectral_radius=radius)
+        first, _ = rnn(x)
+        second, _ = rnn(x, ((torch.ones(1, 50),),))
+        apart[radius] = float((first[-1] - second[-1]).abs().max().detach())
+    assert apart[0.8] < 1e-5 < 0.1 < apart[3.0]
+
+
+@pytest.mark.parametrize(
+    ("cell", "options", "message"),
+    [
+        ("echo-state", {"leak": 0.0}, "leak=0.0"),
+        ("echo-state", {"density": 1.5}, "density=1.5"),
+        ("echo-state", {"spectral_radius": -1.0}, "spectral_radius=-1.0"),
+        ("fully-recurrent", {"visible": 9}, "visible=9 is not accepted; of 4 units"),
+        ("jordan", {"decay": 1.0}, "decay=1.0"),
+        ("jordan", {"outputs": -1}, "outputs=-1"),
+    ],
+)
+def test_options_out_of_range(cell: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        Recurrent(cell, 3, 4, **options)
+
+
+def test_peepholes_that_are_closed_are_none() -> None:
+    torch.manual_seed(0)
+    rnn, plain = Recurrent("lstm", 3, 4, peepholes=True), Recurrent("lstm", 3, 4)
+    with torch.no_grad():
+        rnn.layers[0].peepholes.zero_()
+    plain.load_state_dict({k: v for k, v in rnn.state_dict().items() if "peepholes" not in k})
+    x = torch.randn(5, 2, 3)
+    torch.testing.assert_close(rnn(x)[0], plain(x)[0])
+    assert (rnn.backend_used, plain.backend_used) == ("loop", "cudnn")
+
+
+def test_hopfield_energy_never_increases() -> None:
+    """From any state, for any connections; where the state settles, no neighbour of it is lower."""
+    torch.manual_seed(0)
+    rnn = Recurrent(Hopfield, 30, 30).double()
+    (cell,) = rnn.cells()
+    connections = cell.connections()
+    assert torch.equal(connections, connections.t()) and not connections.diagonal().any()
+    x = torch.zeros(30, 50, 30, dtype=torch.float64)
+    x[0] = torch.randn(50, 30).sign()
+    y, ((last,),) = rnn(x)
+    energies = torch.cat((cell.energy(x[0])[None], cell.energy(y)))
+    assert (energies.diff(dim=0) <= 1e-9).all()
+    assert energies[0].mean() > energies[-1].mean() + 1
+    settled = (y[-1] == y[-2]).all(1)
+    assert settled.sum() > 40
+    for unit in range(30):
+        flipped = last[settled].clone()
+        flipped[:, unit] *= -1
+        assert (cell.energy(flipped) >= cell.energy(last[settled]) - 1e-9).all()
+    assert set(y.unique().tolist()) == {-1.0, 1.0}
+
+
+@pytest.mark.slow
+def test_hopfield_holds_about_0_138_patterns_a_unit() -> None:
+    """Amit, Gutfreund & Sompolinsky 1985: to 0.138 N random patterns stay within a few percent, above it none does."""
+    torch.manual_seed(0)
+    units, kept = 500, {}
+    for load in (0.05, 0.12, 0.16, 0.2):
+        cell = Hopfield(units, units, bias=False)
+        cell.clear()
+        patterns = torch.randn(round(load * units), units).sign()
+        cell.store(patterns)
+        x = torch.zeros(12, len(patterns), units)
+        x[0] = patterns
+        with torch.no_grad():
+            y, _ = Recurrent(Hopfield, units, units)._run(
+                [cell], x, [cell.initial_state(len(patterns), dtype=x.dtype)], None
+            )
+        kept[load] = float((y[-1] == patterns).float().mean())
+    assert kept[0.05] > 0.9999
+    assert kept[0.12] > 0.97
+    assert kept[0.2] < 0.9
+    assert kept[0.05] > kept[0.12] > kept[0.16] > kept[0.2]

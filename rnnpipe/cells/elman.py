@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
-import torch
-from torch import Tensor
-
+from rnnpipe.cells.activations import ACTIVATIONS, Activation
 from rnnpipe.cells.base import GatedCell, Gates, State
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
-    "relu": torch.relu,
-    "sigmoid": torch.sigmoid,
-    "identity": lambda x: x,
-}
 
 
 class Elman(GatedCell):
@@ -33,7 +21,7 @@ class Elman(GatedCell):
         hidden_size: int,
         *,
         bias: bool = True,
-        nonlinearity: Literal["tanh", "relu", "sigmoid", "identity"] = "tanh",
+        nonlinearity: Activation = "tanh",
     ) -> None:
         super().__init__(input_size, hidden_size, bias=bias)
         self.nonlinearity = nonlinearity
@@ -44,4 +32,4 @@ class Elman(GatedCell):
         return {"tanh": "RNN_TANH", "relu": "RNN_RELU"}.get(self.nonlinearity)
 
     def pointwise(self, u: Gates, r: Gates, state: State) -> State:
-        return (_ACTIVATIONS[self.nonlinearity](u[0] + r[0]),)
+        return (ACTIVATIONS[self.nonlinearity](u[0] + r[0]),)

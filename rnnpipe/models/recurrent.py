@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,7 +74,8 @@ class Recurrent(nn.Module):
 
     def initial_state(self, batch_size: int, like: Tensor) -> States:
         """Return zeros for every layer, on the device of `like`."""
-        dtype = next((parameter.dtype for parameter in self.parameters()), torch.get_default_dtype())
+        weights = itertools.chain(self.parameters(), self.buffers())  # a reservoir's are never trained
+        dtype = next((w.dtype for w in weights if w.is_floating_point()), torch.get_default_dtype())
         return tuple(cell.initial_state(batch_size, device=like.device, dtype=dtype) for cell in self.cells())
 
     def forward(
