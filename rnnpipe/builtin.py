@@ -35,8 +35,10 @@ def register_cleaners() -> dict[str, str]:
 @hookimpl
 def register_tokenizers() -> dict[str, str]:
     return {
-        "whitespace": "rnnpipe.text.tokenizing:whitespace",
+        "bpe": "rnnpipe.text.bpe:bpe",
         "characters": "rnnpipe.text.tokenizing:characters",
+        "unigram": "rnnpipe.text.unigram:unigram",
+        "whitespace": "rnnpipe.text.tokenizing:whitespace",
     }
 
 

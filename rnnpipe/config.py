@@ -20,9 +20,15 @@ import tomli_w
 from rnnpipe.durable import read_toml
 from rnnpipe.errors import UsageError, did_you_mean
 from rnnpipe.options import convert
-from rnnpipe.text.rules import Named
+from rnnpipe.text.rules import Level, Named
 
 _LIMIT_BYTES = 1 << 20
+# By level: cleaner, tokenizer, and unknown threshold (-1: every token of a learnt model has an id).
+DEFAULTS: dict[Level, tuple[str, str, int]] = {
+    "word": ("unicode-words", "whitespace", 3),
+    "char": ("none", "characters", 0),
+    "subword": ("none", "bpe", -1),
+}
 TEXT_BPTT = 64  # timesteps of a window of text, unless training.bptt says otherwise
 
 
@@ -41,7 +47,7 @@ class DataConfig:
 class TextConfig:
     """How text becomes tokens. What is not given follows from the level (see `resolve`)."""
 
-    level: Literal["word", "char"] | None = None
+    level: Level | None = None
     cleaner: Named | None = None
     tokenizer: Named | None = None
     unknown_threshold: int | None = None
@@ -280,18 +286,20 @@ def dump_config(config: Config) -> bytes:
 def resolve(config: Config) -> Config:
     """Return the configuration with what follows from the text's level, word if not given, filled in.
 
-    word: cleaner `unicode-words`, tokenizer `whitespace`, unknown threshold 3, files parted at line ends. char: cleaner
-    `none`, tokenizer `characters`, unknown threshold 0, files parted at any character. Both: windows of 64 timesteps.
+    What each level gives is in DEFAULTS. Files are parted at line ends, but for characters anywhere. All: windows of 64
+    timesteps.
     """
-    word = config.text.level != "char"
+    level = config.text.level or "word"
+    cleaner, tokenizer, unknown_threshold = DEFAULTS[level]
     text = dataclasses.replace(
         config.text,
-        level="word" if word else "char",
-        cleaner=config.text.cleaner or Named("unicode-words" if word else "none"),
-        tokenizer=config.text.tokenizer or Named("whitespace" if word else "characters"),
-        unknown_threshold=_first(config.text.unknown_threshold, 3 if word else 0),
+        level=level,
+        cleaner=config.text.cleaner or Named(cleaner),
+        tokenizer=config.text.tokenizer or Named(tokenizer),
+        unknown_threshold=_first(config.text.unknown_threshold, unknown_threshold),
     )
-    data = dataclasses.replace(config.data, split_at=config.data.split_at or ("line" if word else "character"))
+    split_at: Literal["line", "character"] = "character" if level == "char" else "line"
+    data = dataclasses.replace(config.data, split_at=config.data.split_at or split_at)
     training = dataclasses.replace(config.training, bptt=config.training.bptt or TEXT_BPTT)
     return dataclasses.replace(config, text=text, data=data, training=training)
 
@@ -304,7 +312,12 @@ def check(config: Config, source: str) -> None:
     """Raise UsageError for a number outside its range."""
     model, training, text, threads = config.model, config.training, config.text, config.runtime.threads
     ranges: list[tuple[str, Any, bool, str]] = [
-        ("text.unknown_threshold", text.unknown_threshold, (text.unknown_threshold or 0) >= 0, "0 or more"),
+        (
+            "text.unknown_threshold",
+            text.unknown_threshold,
+            (text.unknown_threshold or 0) >= -1,
+            "-1 (none) or more",
+        ),
         ("text.max_size", text.max_size, text.max_size is None or text.max_size >= 1, "1 or more"),
         ("text.workers", text.workers, text.workers is None or text.workers >= 1, "1 or more"),
         ("model.hidden_size", model.hidden_size, model.hidden_size >= 1, "1 or more"),

@@ -26,7 +26,7 @@ COMMANDS = {
     "run": ("run", "Run all stages of a configuration."),
     "clean": ("clean", "Clean texts and divide them into parts."),
     "build-dict": ("build_dict", "Count words or characters; write a dictionary."),
-    "dict": ("dictionary", "Show, summarize or explain a dictionary."),
+    "dict": ("dictionary", "Show, explain, merge, prune, export and import dictionaries."),
     "encode": ("encode", "Turn texts into token files."),
     "eval": ("evaluate", "Measure the loss of a run on a text."),
     "predict": ("predict", "Show the likely next tokens of a text."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rnnpipe.cli import say
 from rnnpipe.cli.common import (
     PATH,
     byte_progress,
@@ -14,6 +15,7 @@ from rnnpipe.cli.common import (
     json_option,
     named,
     print_json,
+    print_table,
     report_mended,
     report_quarantined,
     text_options,
@@ -22,56 +24,80 @@ from rnnpipe.cli.common import (
 
 if TYPE_CHECKING:
     from rnnpipe.text.files import Errors
+    from rnnpipe.text.rules import Level
     from rnnpipe.text.vocabulary import Vocabulary
 
 
 @click.command("build-dict")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("-o", "--output", type=PATH, required=True, metavar="DICT", help="The dictionary file to write.")
+@click.option("-o", "--output", type=PATH, metavar="DICT", help="The dictionary file to write.")
 @click.option(
-    "--level", type=click.Choice(["word", "char"]), default="word", show_default=True, help="What is counted."
+    "--level",
+    type=click.Choice(["word", "char", "subword"]),
+    default="word",
+    show_default=True,
+    help="What a token is.",
 )
-@click.option("--cleaner", help="NAME or NAME:option=value,...; unicode-words for words, none for characters.")
-@click.option("--tokenizer", help="NAME or NAME:option=value,...; whitespace for words, characters for characters.")
+@click.option("--cleaner", help="NAME or NAME:option=value,...; unicode-words for words, none for the other levels.")
+@click.option("--tokenizer", help="NAME or NAME:option=value,...; by level: whitespace, characters, bpe.")
+@click.option("--size", type=click.IntRange(min=1), help="How many subwords to learn. [8000]")
 @click.option(
-    "--unknown-threshold", type=click.IntRange(min=0), help="Seen at most so often is unknown. [3; characters: 0]"
+    "--unknown-threshold",
+    type=click.IntRange(min=0),
+    help="Seen at most so often is unknown. [3; characters: 0; subwords: none is unknown]",
 )
 @click.option("--max-size", type=click.IntRange(min=1), help="Keep at most so many tokens, the most frequent ones.")
+@click.option(
+    "--preview",
+    metavar="FIRST:LAST",
+    help="Print what each unknown threshold from FIRST to LAST gives; without -o, write nothing.",
+)
 @workers_option
 @text_options
 @json_option
 def command(
     inputs: tuple[str, ...],
-    output: Path,
-    level: str,
+    output: Path | None,
+    level: Level,
     cleaner: str | None,
     tokenizer: str | None,
+    size: int | None,
     unknown_threshold: int | None,
     max_size: int | None,
+    preview: str | None,
     workers: int | None,
     encoding: str,
     errors: Errors,
     as_json: bool,
 ) -> None:
-    """Count the words (or characters) of texts exactly and write the dictionary DICT.
+    """Count the words (characters, subwords) of texts exactly and write the dictionary DICT.
 
     INPUT is a file, a folder (its *.txt, recursively, sorted), a glob, - for standard input, or a folder that
     `rnnpipe clean` wrote, whose training part is counted. The file is the same to the byte for any number of workers
     and any order of inputs.
     """
+    from rnnpipe.config import DEFAULTS
     from rnnpipe.pipeline.dictionary import build_dict
     from rnnpipe.plugins import text_registry
     from rnnpipe.text.rules import Named
 
+    if output is None and preview is None:
+        raise click.UsageError("say where the dictionary goes with -o DICT, or ask for a --preview FIRST:LAST.")
+    thresholds = None if preview is None else threshold_range(preview)
     report_quarantined(text_registry())
-    character = level == "char"
+    _, usual_tokenizer, usual_threshold = DEFAULTS[level]
+    split = named(tokenizer or usual_tokenizer)
+    if size is not None:
+        if level != "subword":
+            raise click.UsageError("--size is how many subwords to learn; it goes with --level subword.")
+        split = Named(split.name, {**split.options, "size": size})
     with byte_progress("count") as progress:
         built = build_dict(
             inputs,
             output,
-            cleaner=named(cleaner) if cleaner else Named("none") if character else None,
-            tokenizer=named(tokenizer) if tokenizer else Named("characters" if character else "whitespace"),
-            unknown_threshold=unknown_threshold if unknown_threshold is not None else 0 if character else 3,
+            cleaner=named(cleaner) if cleaner else None if level == "word" else Named("none"),
+            tokenizer=split,
+            unknown_threshold=usual_threshold if unknown_threshold is None else unknown_threshold,
             max_size=max_size,
             encoding=encoding,
             errors=errors,
@@ -79,6 +105,12 @@ def command(
             progress=progress,
         )
     report_mended(built.mended_bytes, errors)
+    if thresholds is not None:
+        print_preview(built.vocabulary, thresholds, as_json)
+        if output is not None:
+            say(f"{output}: written with the unknown threshold {built.vocabulary.unknown_threshold}")
+        return
+    assert output is not None
     summary = summarize(built.vocabulary)
     if as_json:
         print_json({"dictionary": str(output), **summary})
@@ -88,11 +120,37 @@ def command(
     hint("encode", *inputs, "--dict", output, "-o", f"{output.with_suffix('')}-tokens")
 
 
+def threshold_range(text: str) -> range:
+    """Return the thresholds of FIRST:LAST, both included, or of a single number."""
+    first, colon, last = text.partition(":")
+    if not (first.isdecimal() and (last.isdecimal() or not colon) and len(text) < 40):
+        raise click.UsageError(f"--preview {text}: expected FIRST:LAST, two whole numbers, as in --preview 0:10.")
+    thresholds = range(int(first), int(last or first) + 1)
+    if not 1 <= len(thresholds) <= 1000:
+        raise click.UsageError(f"--preview {text}: LAST is below FIRST, or more than 999 above it.")
+    return thresholds
+
+
+def print_preview(vocabulary: Vocabulary, thresholds: range, as_json: bool) -> None:
+    """Print size, coverage and unknown rate by threshold."""
+    from rnnpipe.text.merging import preview_thresholds
+
+    rows = preview_thresholds(vocabulary, thresholds)
+    if as_json:
+        print_json([row.to_json() for row in rows])
+        return
+    table = [("threshold", "ids", "coverage", "unknown")]
+    table += [
+        (str(row.unknown_threshold), f"{row.size:,}", f"{row.coverage:.3%}", f"{row.unknown_rate:.3%}") for row in rows
+    ]
+    print_table(table, right=(0, 1, 2, 3))
+
+
 def summarize(vocabulary: Vocabulary) -> dict[str, Any]:
     """Return the figures of a dictionary by name."""
     return {
         "size": vocabulary.size,
-        "types": len(vocabulary.tokens),
+        "types": vocabulary.types,
         "tokens": vocabulary.total,
         "coverage": vocabulary.coverage,
         "unknown_rate": 1 - vocabulary.coverage,
@@ -101,17 +159,18 @@ def summarize(vocabulary: Vocabulary) -> dict[str, Any]:
         "characters": vocabulary.characters,
         "characters_in_tokens": sum(len(t) * c for t, c in zip(vocabulary.tokens, vocabulary.counts, strict=True)),
         "digest": vocabulary.digest,
-        **vocabulary.rules.to_json(),
+        **vocabulary.rules.brief(),
     }
 
 
 def print_summary(vocabulary: Vocabulary) -> None:
     """Print the figures of a dictionary."""
     figures = summarize(vocabulary)
-    click.echo(f"{vocabulary.size:,} ids: {vocabulary.kept:,} of {len(vocabulary.tokens):,} types, <doc> and <unk>")
+    click.echo(f"{vocabulary.size:,} ids: {vocabulary.kept:,} of {vocabulary.types:,} types, <doc> and <unk>")
+    seldom = vocabulary.unknown_threshold
     click.echo(
         f"{vocabulary.total:,} tokens, coverage {vocabulary.coverage:.3%}, unknown {1 - vocabulary.coverage:.3%} "
-        f"(seen at most {vocabulary.unknown_threshold} times)"
+        f"({f'seen at most {seldom} times' if seldom >= 0 else 'never seen'})"
     )
     click.echo(f"{figures['characters']:,} characters read, {figures['characters_in_tokens']:,} of them in tokens")
 

@@ -1,4 +1,4 @@
-"""`rnnpipe dict show|stats|explain`."""
+"""`rnnpipe dict show|stats|explain`, and the group that has the other commands on dictionaries."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ from pathlib import Path
 
 import click
 
-from rnnpipe.cli.build_dict import print_borderline, print_summary, summarize
+from rnnpipe.cli.build_dict import print_borderline, print_preview, print_summary, summarize, threshold_range
 from rnnpipe.cli.common import PATH, json_option, print_json, print_table
+from rnnpipe.cli.dictionary_exchange import export, import_
+from rnnpipe.cli.dictionary_merge import merge, prune
 
 
 @click.group("dict")
 def command() -> None:
-    """Show, summarize or explain a dictionary."""
+    """Show, explain, merge, prune, export and import dictionaries."""
+
+
+command.add_command(merge)
+command.add_command(prune)
+command.add_command(export)
+command.add_command(import_)
 
 
 @command.command("show")
@@ -38,18 +46,23 @@ def show(dictionary: Path, number: int, unknown: bool, as_json: bool) -> None:
 
 @command.command("stats")
 @click.argument("dictionary", type=PATH, metavar="DICT")
+@click.option("--preview", metavar="FIRST:LAST", help="What each unknown threshold from FIRST to LAST would give.")
 @json_option
-def stats(dictionary: Path, as_json: bool) -> None:
+def stats(dictionary: Path, preview: str | None, as_json: bool) -> None:
     """Print size, coverage, unknown rate, rules and what was counted."""
     from rnnpipe.text.vocabulary import load_vocabulary
 
+    thresholds = None if preview is None else threshold_range(preview)
     vocabulary = load_vocabulary(dictionary)
+    if thresholds is not None:
+        print_preview(vocabulary, thresholds, as_json)
+        return
     if as_json:
         print_json({**summarize(vocabulary), "counted": list(vocabulary.counted)})
         return
     print_summary(vocabulary)
     print_borderline(vocabulary)
-    click.echo(f"cleaner {vocabulary.rules.cleaner.to_json()}, tokenizer {vocabulary.rules.tokenizer.to_json()}")
+    click.echo(f"cleaner {vocabulary.rules.cleaner.brief()}, tokenizer {vocabulary.rules.tokenizer.brief()}")
     for item in vocabulary.counted:
         click.echo(f"counted ({item['part']}): {item['name']}, {item['bytes']:,} bytes, {item['sha256'][:16]}")
     click.echo(f"digest {vocabulary.digest}")
@@ -77,7 +90,9 @@ def explain(dictionary: Path, text: str, as_json: bool) -> None:
         elif count > vocabulary.unknown_threshold:
             verdict = f"unknown: not among the {vocabulary.max_size} most frequent"
         else:
-            verdict = f"unknown: seen at most {vocabulary.unknown_threshold} times" if count else "unknown: never seen"
+            rare = f"seen at most {vocabulary.unknown_threshold} times"
+            gone = f"never seen, or {rare} and pruned" if vocabulary.left_out.types else "never seen"
+            verdict = f"unknown: {rare if count else gone}"
         verdicts.append({"token": token, "count": count, "id": vocabulary.ids.get(token), "verdict": verdict})
     if as_json:
         print_json({"text": text, "rules": [{"rule": r, "result": t} for r, t in steps], "tokens": verdicts})

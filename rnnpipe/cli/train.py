@@ -23,7 +23,7 @@ DEMO = "demo"
 @click.option("--demo", is_flag=True, help="Train a minute on the reference text that ships inside every Python.")
 @click.option("--dataset", metavar="NAME", help="Train on this dataset, of texts or sequences. NAME:key=value,... too.")
 @click.option("-o", "--output", type=PATH, metavar="RUN", help="Folder of the run. [runs/NAME-LEVEL-CELL]")
-@click.option("--level", type=click.Choice(["word", "char"]), help="What a token is. [word]")
+@click.option("--level", type=click.Choice(["word", "char", "subword"]), help="What a token is. [word]")
 @click.option("--cell", metavar="NAME", help="The recurrent cell. [lstm]")
 @click.option("--optimizer", metavar="NAME", help="The optimizer. [adamw]")
 @click.option("--dict", "dictionary", type=PATH, metavar="DICT", help="Use this dictionary instead of building one.")

@@ -30,7 +30,7 @@ def complete(config: Config) -> Config:
     if vocabulary is not None:
         text = _agree(text, source, "level", vocabulary.rules.level)
         text = _agree(text, source, "cleaner", vocabulary.rules.cleaner)
-        text = _agree(text, source, "tokenizer", vocabulary.rules.tokenizer)
+        text = _agree(text, source, "tokenizer", vocabulary.rules.unlearnt.tokenizer)
         text = replace(text, unknown_threshold=vocabulary.unknown_threshold, max_size=vocabulary.max_size)
     elif config.data.corpus is not None:
         corpus = load_corpus(Path(config.data.corpus))

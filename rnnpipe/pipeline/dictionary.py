@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from rnnpipe.pipeline.common import (
     check_output_file,
     describe_texts,
     find_corpora,
+    load_rules,
     no_progress,
     rules_loader,
     workers_for,
@@ -20,6 +21,7 @@ from rnnpipe.pipeline.common import (
 from rnnpipe.text.counting import Counts, count_tokens
 from rnnpipe.text.files import Errors, TextFile, open_texts
 from rnnpipe.text.rules import Named, TextRules
+from rnnpipe.text.subwords import subword_counts
 from rnnpipe.text.vocabulary import START as DICTIONARY_START
 from rnnpipe.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
 
@@ -35,7 +37,7 @@ class Built:
 
 def build_dict(
     inputs: Sequence[str],
-    out: Path,
+    out: Path | None,
     *,
     cleaner: Named | None = None,
     tokenizer: Named = Named("whitespace"),
@@ -48,13 +50,15 @@ def build_dict(
     before_writing: Callable[[], None] = lambda: None,
     progress: Progress = no_progress,
 ) -> Built:
-    """Count the tokens of texts, or of the training parts of cleaned corpora, and write the dictionary `out`.
+    """Count the tokens of texts, or of the training parts of cleaned corpora, and write the dictionary `out`, if any.
 
     The file is the same to the byte for any number of workers and any order of inputs. `cleaner` None means the one
-    that a cleaned corpus went through, otherwise `unicode-words`. With `skip`, a dictionary that already counts just
+    that a cleaned corpus went through, otherwise `unicode-words`. A tokenizer that learns does so from the counts, and
+    what it has learnt stands among the rules of the dictionary. With `skip`, a dictionary that already counts just
     this is left as it is; `before_writing` is called when there is none, and may raise.
     """
-    check_output_file(out, inputs, DICTIONARY_START, "a dictionary")
+    if out is not None:
+        check_output_file(out, inputs, DICTIONARY_START, "a dictionary")
     with temporary_folder() as spool:
         corpora = find_corpora(inputs)
         if corpora:
@@ -66,12 +70,12 @@ def build_dict(
         rules = TextRules(cleaner or (corpora[0].cleaner if corpora else Named("unicode-words")), tokenizer)
         loader = rules_loader(rules, corpora, "--cleaner")
         counted = [record for own, part in by_part for record in describe_texts(_whole_files(own), part)]
-        if skip and out.is_file():
+        if skip and out is not None and out.is_file():
             before = load_vocabulary(out)
             wanted = build_vocabulary(
                 {}, rules, unknown_threshold=unknown_threshold, max_size=max_size, counted=counted
             )
-            if (before.rules, before.counted, before.unknown_threshold, before.max_size) == (
+            if (before.rules.unlearnt, before.counted, before.unknown_threshold, before.max_size) == (
                 wanted.rules,
                 wanted.counted,
                 unknown_threshold,
@@ -80,8 +84,9 @@ def build_dict(
                 return Built(before, 0, skipped=True)
         before_writing()
         counts = count_tokens(texts, loader, errors=errors, workers=workers or workers_for(texts), progress=progress)
+        rules, tokens = learn(rules, counts)
         vocabulary = build_vocabulary(
-            counts.tokens,
+            tokens,
             rules,
             unknown_threshold=unknown_threshold,
             max_size=max_size,
@@ -89,8 +94,21 @@ def build_dict(
             characters=counts.characters,
         )
     check_vocabulary(vocabulary, counts, inputs)
-    vocabulary.save(out)
+    if out is not None:
+        vocabulary.save(out)
     return Built(vocabulary, counts.mended_bytes)
+
+
+def learn(rules: TextRules, counts: Counts) -> tuple[TextRules, Mapping[bytes, int]]:
+    """Return the rules with what their tokenizer learns from the counts, and the counts of its tokens.
+
+    If it does not learn, or has done so, these are the rules and the counts given.
+    """
+    tokenizer = load_rules(rules.cleaner, rules.tokenizer).tokenizer
+    if tokenizer.learn is None or not counts.tokens:
+        return rules, counts.tokens
+    learnt = rules.learnt(tokenizer.learn({word.decode(): number for word, number in counts.tokens.items()}))
+    return learnt, subword_counts(counts.tokens, load_rules(learnt.cleaner, learnt.tokenizer).tokenizer)
 
 
 def _whole_files(texts: Sequence[TextFile]) -> list[TextFile]:

@@ -35,7 +35,7 @@ def text_material(config: Config, tokens: TokenFolder, report: Report = no_repor
         title="A recurrent language model",
         described=[
             ("text", counted),
-            ("rules", f"`{json.dumps(vocabulary.rules.to_json())}`"),
+            ("rules", f"`{json.dumps(vocabulary.rules.brief())}`"),
             ("vocabulary", f"{vocabulary.size} ids, dictionary {vocabulary.digest[:16]}"),
         ],
         evaluated=f"in windows reset every {config.training.evaluation_window} tokens",

@@ -226,12 +226,12 @@ def _keep_words(text: str, punctuation: bool) -> str:
     return " ".join(words).replace(" \n", "\n").replace("\n ", "\n")
 
 
-_STRAIGHTEN = {"\u2019": "'", "\u02bc": "'", "\u2010": "-", "\u2011": "-"}
-_INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]+")
+STRAIGHTEN = {"\u2019": "'", "\u02bc": "'", "\u2010": "-", "\u2011": "-"}
+INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]+")
 
 
 def _straighten(text: str) -> str:
-    for typographic, plain in _STRAIGHTEN.items():
+    for typographic, plain in STRAIGHTEN.items():
         text = text.replace(typographic, plain)
     return text
 
@@ -244,7 +244,7 @@ def unicode_words(
     All else separates words; with `punctuation` each other visible character becomes a word of its own.
     """
     rules = [
-        Rule("delete invisible characters", lambda text: text if text.isascii() else _INVISIBLE.sub("", text)),
+        Rule("delete invisible characters", lambda text: text if text.isascii() else INVISIBLE.sub("", text)),
         Rule(f"normalise to {form}", lambda text: unicodedata.normalize(form, text)),
         Rule("straighten apostrophes and hyphens", _straighten),
     ]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
 
 from rnnpipe.errors import InputError
 from rnnpipe.text.cleaning import ByteTable, Cleaner
 from rnnpipe.text.tokenizing import Tokenizer
+
+Level: TypeAlias = Literal["word", "char", "subword"]
+MODEL = "model"  # the option of a tokenizer that is what it has learnt
+_LONGEST = 120  # characters of an option's value that people are shown
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,13 @@ class Named:
     def to_json(self) -> dict[str, Any]:
         """Return the form in which it stands in files: the name, then the options."""
         return {"name": self.name, **self.options}
+
+    def brief(self) -> dict[str, Any]:
+        """Return that form for people to read: of a long value, such as a learnt model, only its digest."""
+        return {
+            key: value if len(json.dumps(value)) <= _LONGEST else f"sha256:{rules_digest(value)}"
+            for key, value in self.to_json().items()
+        }
 
     @classmethod
     def from_json(cls, value: Any, place: str) -> Named:
@@ -40,13 +51,29 @@ class TextRules:
     tokenizer: Named
 
     @property
-    def level(self) -> Literal["word", "char"]:
+    def level(self) -> Level:
         """Return what a token is under these rules."""
-        return "char" if self.tokenizer.name == "characters" else "word"
+        if self.tokenizer.name == "characters":
+            return "char"
+        return "subword" if MODEL in self.tokenizer.options else "word"
+
+    def learnt(self, model: Any) -> TextRules:
+        """Return these rules with what their tokenizer has learnt."""
+        return replace(self, tokenizer=Named(self.tokenizer.name, {**self.tokenizer.options, MODEL: model}))
+
+    @property
+    def unlearnt(self) -> TextRules:
+        """Return these rules as a person gave them, without what their tokenizer has learnt."""
+        options = {key: value for key, value in self.tokenizer.options.items() if key != MODEL}
+        return replace(self, tokenizer=Named(self.tokenizer.name, options))
 
     def to_json(self) -> dict[str, Any]:
         """Return the form in which the rules stand in files."""
         return {"cleaner": self.cleaner.to_json(), "tokenizer": self.tokenizer.to_json()}
+
+    def brief(self) -> dict[str, Any]:
+        """Return that form for people to read."""
+        return {"cleaner": self.cleaner.brief(), "tokenizer": self.tokenizer.brief()}
 
     @classmethod
     def from_json(cls, value: Any, place: str) -> TextRules:

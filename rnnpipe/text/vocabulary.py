@@ -3,7 +3,8 @@
 The file is UTF-8 text. Its first line is JSON: format, version, rules, threshold, totals, and what was counted. Each
 further line is `count TAB token`, by descending count, then token bytes; backslash, tab and every line end inside a
 token are escaped. The first line ends with `sha256`, the digest of the file without that member. Tokens at or below
-the unknown threshold are kept in the file, so that dictionaries can be merged and thresholds moved without a recount.
+the unknown threshold are kept in the file, so that dictionaries can be merged and thresholds moved without a recount;
+where `rnnpipe dict prune` has left them out, `left_out` says how many there were.
 """
 
 from __future__ import annotations
@@ -40,13 +41,22 @@ _LONG = {short[1]: character for character, short in _SHORT.items()}
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What `dict prune` has taken out of a dictionary file: how many types, and how often they occurred together."""
+
+    types: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     """Tokens with ids, in id order, then the specials: `<doc>`, the document boundary, and `<unk>`, last.
 
     Ids go by descending count, then token bytes. A token of the text that is spelt like a special is not one: specials
     have ids of their own that no text can produce.
 
-    tokens, counts: all counted tokens, kept or not, in order. size: the number of ids.
+    tokens, counts: all counted tokens, kept or not, in order. unknown_threshold: -1 where every token has an id, one
+    that the text never used too, as a learnt tokenizer's may be. size: the number of ids.
     """
 
     rules: TextRules
@@ -56,6 +66,7 @@ class Vocabulary:
     max_size: int | None
     counted: tuple[dict[str, Any], ...]  # per text: name, bytes, sha256, part ("train" or "all")
     characters: int
+    left_out: LeftOut = LeftOut()
 
     @functools.cached_property
     def kept(self) -> int:
@@ -88,7 +99,12 @@ class Vocabulary:
     @functools.cached_property
     def total(self) -> int:
         """Return the number of tokens counted."""
-        return sum(self.counts)
+        return sum(self.counts) + self.left_out.tokens
+
+    @property
+    def types(self) -> int:
+        """Return the number of different tokens counted."""
+        return len(self.tokens) + self.left_out.types
 
     @property
     def covered(self) -> int:
@@ -127,9 +143,11 @@ class Vocabulary:
             **self.rules.to_json(),
             "unknown_threshold": self.unknown_threshold,
             "max_size": self.max_size,
-            "totals": {"characters": self.characters, "tokens": self.total, "types": len(self.tokens)},
+            "totals": {"characters": self.characters, "tokens": self.total, "types": self.types},
             "counted": list(self.counted),
         }
+        if self.left_out.types:
+            header["left_out"] = {"types": self.left_out.types, "tokens": self.left_out.tokens}
         lines = [json.dumps(header, ensure_ascii=False)]
         lines += [f"{count}\t{escape(token)}" for token, count in zip(self.tokens, self.counts, strict=True)]
         data = ("\n".join(lines) + "\n").encode()
@@ -200,13 +218,15 @@ def load_vocabulary(path: Path, *, sealed: bool = False) -> Vocabulary:
             seal = _SEAL.search(line)
             digest = hashlib.sha256(line[: seal.start()] + b"}\n" if seal else line)
             lines = _hashed(read_lines(file, str(path), _LINE_BYTES), digest)
-            tokens, counts = _parse_body(path, lines, header["totals"]["types"])
+            left_out = LeftOut(**header.get("left_out", {}))
+            tokens, counts = _parse_body(path, lines, header["totals"]["types"] - left_out.types)
     except FileNotFoundError:
         raise InputError(f"{path}: no such dictionary; `rnnpipe build-dict TEXT -o {path}` writes one.") from None
     totals = header["totals"]
-    if totals["types"] != len(tokens) or totals["tokens"] != sum(counts):
+    promised = (totals["types"] - left_out.types, totals["tokens"] - left_out.tokens)
+    if promised != (len(tokens), sum(counts)):
         raise InputError(
-            f"{path}: the first line promises {totals['types']} types and {totals['tokens']} tokens, the file has "
+            f"{path}: the first line promises {promised[0]} types and {promised[1]} tokens, the file has "
             f"{len(tokens)} and {sum(counts)}: it is damaged or was cut. Build it again."
         )
     if (sealed or "sha256" in header) and (seal is None or seal[1].decode() != digest.hexdigest()):
@@ -221,6 +241,7 @@ def load_vocabulary(path: Path, *, sealed: bool = False) -> Vocabulary:
         max_size=header["max_size"],
         counted=tuple(header["counted"]),
         characters=totals["characters"],
+        left_out=left_out,
     )
 
 
@@ -244,12 +265,16 @@ def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
     def number(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
-    totals = header.get("totals")
+    totals, left_out = header.get("totals"), header.get("left_out", {})
+    threshold = header.get("unknown_threshold")
     checks = {
-        "unknown_threshold": number(header.get("unknown_threshold")),
+        "unknown_threshold": number(threshold) or (type(threshold) is int and threshold == -1),
         "max_size": header.get("max_size", "missing") is None or number(header.get("max_size")),
         "totals": isinstance(totals, dict) and all(number(totals.get(k)) for k in ("characters", "tokens", "types")),
         "counted": isinstance(header.get("counted"), list) and all(map(_is_counted, header["counted"])),
+        "left_out": isinstance(left_out, dict)
+        and set(left_out) in (set(), {"types", "tokens"})
+        and all(map(number, left_out.values())),
     }
     for key, good in checks.items():
         if not good:
