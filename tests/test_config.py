@@ -220,7 +220,7 @@ def test_a_wrong_setting(setting: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("key", "wrong", "right"),
     [
-        ("text.unknown_threshold", ["-1"], ["0", "9"]),
+        ("text.unknown_threshold", ["-2"], ["-1", "0", "9"]),
         ("text.max_size", ["0", "-1"], ["1"]),
         ("text.workers", ["0"], ["1"]),
         ("model.hidden_size", ["0", "-5"], ["1"]),

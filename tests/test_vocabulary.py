@@ -232,7 +232,7 @@ def with_header(**changes: Any) -> bytes:
         (with_header(format="other"), "line 1: not a dictionary"),
         (with_header(version=2), "line 1: format version 2; this rnnpipe reads 1"),
         (with_header(version=...), "line 1: format version None"),
-        (with_header(unknown_threshold=-1), "line 1: unknown_threshold is -1"),
+        (with_header(unknown_threshold=-2), "line 1: unknown_threshold is -2"),
         (with_header(unknown_threshold="3"), "line 1: unknown_threshold is '3'"),
         (with_header(unknown_threshold=True), "line 1: unknown_threshold is True"),
         (with_header(max_size=1.5), r"line 1: max_size is 1\.5"),
