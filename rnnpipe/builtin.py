@@ -27,7 +27,7 @@ def register_datasets() -> dict[str, str]:
 def register_cleaners() -> dict[str, str]:
     return {
         "ascii-words": "rnnpipe.text.cleaning:ascii_words",
-        "unicode-words": "rnnpipe.text.cleaning:unicode_words",
+        "unicode-words": "rnnpipe.text.unicode_words:unicode_words",
         "none": "rnnpipe.text.cleaning:none",
     }
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rnnpipe.text.cleaning import Cleaner, CleaningReport, ascii_words, none, unicode_words
+from rnnpipe.text.cleaning import Cleaner, CleaningReport, ascii_words, none
 from rnnpipe.text.rules import Rules
 from rnnpipe.text.tokenizing import characters, whitespace
+from rnnpipe.text.unicode_words import unicode_words
 
 
 def published_words(text: str) -> list[str]:

@@ -28,9 +28,10 @@ from rnnpipe.testing.datasets import check_dataset
 from rnnpipe.testing.fuzz import PIECES, for_each_text, lines, shrink, texts
 from rnnpipe.testing.randomness import require_untouched
 from rnnpipe.testing.tokenizers import check_tokenizer
-from rnnpipe.text.cleaning import Cleaner, CleaningReport, Rule, ascii_words, unicode_words
+from rnnpipe.text.cleaning import Cleaner, CleaningReport, Rule, ascii_words
 from rnnpipe.text.files import TextFile
 from rnnpipe.text.tokenizing import Tokenizer, characters, whitespace
+from rnnpipe.text.unicode_words import unicode_words
 
 HARBOUR = str(Path(__file__).resolve().parent.parent / "corpora" / "harbour-year.txt")
 OPTIONS: dict[str, dict[str, Any]] = {"text-files": {"inputs": [HARBOUR]}}

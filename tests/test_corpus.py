@@ -20,10 +20,11 @@ from rnnpipe.errors import InputError, UsageError
 from rnnpipe.pipeline.clean import clean, clean_dataset, load_text_dataset
 from rnnpipe.pipeline.dictionary import build_dict
 from rnnpipe.text import counting, files
-from rnnpipe.text.cleaning import ascii_words, unicode_words
+from rnnpipe.text.cleaning import ascii_words
 from rnnpipe.text.corpus import is_corpus, load_corpus
 from rnnpipe.text.files import Block, cut_blocks, read_block
 from rnnpipe.text.rules import Named
+from rnnpipe.text.unicode_words import unicode_words
 
 TEXT = "The First line,\r\nsecond\u2019s line!\n\nthird: \u65e5\u672c\n" * 20
 

@@ -22,11 +22,12 @@ from rnnpipe.data.encode import encode_texts
 from rnnpipe.errors import InputError, UsageError
 from rnnpipe.pipeline.dictionary import build_dict
 from rnnpipe.text import counting, native
-from rnnpipe.text.cleaning import ascii_words, none, unicode_words
+from rnnpipe.text.cleaning import ascii_words, none
 from rnnpipe.text.counting import Counts, count_tokens
 from rnnpipe.text.files import TextFile, cut_blocks, cut_characters
 from rnnpipe.text.rules import LoadRules, Named, Rules, TextRules
 from rnnpipe.text.tokenizing import characters, whitespace
+from rnnpipe.text.unicode_words import unicode_words
 from rnnpipe.text.vocabulary import build_vocabulary, load_vocabulary
 
 
@@ -37,8 +38,7 @@ def ascii_rules() -> Rules:
 def ascii_rules_in_python() -> Rules:
     """Load the rules, and in a worker process put the C module out of use."""
     if multiprocessing.parent_process() is not None:
-        counting.word_counter = lambda table: None
-        rnnpipe.data.encode.word_encoder = lambda table, words, unknown: None
+        native.NATIVE = False
     return ascii_rules()
 
 
@@ -62,10 +62,7 @@ def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> L
 
 
 def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (counting, rnnpipe.data.encode):
-        monkeypatch.setattr(module, "NATIVE", False)
-    monkeypatch.setattr(counting, "word_counter", lambda table: None)
-    monkeypatch.setattr(rnnpipe.data.encode, "word_encoder", lambda table, words, unknown: None)
+    monkeypatch.setattr(native, "NATIVE", False)
 
 
 def blocks_of(monkeypatch: pytest.MonkeyPatch, size: int, group: int) -> None:

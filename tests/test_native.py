@@ -15,11 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnpipe.text.cleaning import ByteTable, ascii_words
+from rnnpipe.text import points
+from rnnpipe.text.cleaning import ByteTable, Cleaner, ascii_words, none
+from rnnpipe.text.native import NATIVE, word_counter, word_encoder
+from rnnpipe.text.rules import Rules
+from rnnpipe.text.tokenizing import whitespace
+from rnnpipe.text.unicode_words import unicode_words
 
 native = pytest.importorskip(
     "rnnpipe.text._native", reason="the optional C module rnnpipe.text._native is not built", exc_type=ImportError
 )
+if not NATIVE:
+    pytest.skip("the C module that is built is of an older version, or put out of use", allow_module_level=True)
 
 ASCII = ascii_words().byte_table
 assert ASCII is not None
@@ -53,12 +60,16 @@ def tables(draw: st.DrawFn) -> ByteTable:
     )
 
 
+def rules(table: ByteTable) -> tuple[tuple[tuple[bytes, bytes], ...], bytes, bytes, bytes]:
+    return table.replacements, table.table, table.delete, table.drop_prefix
+
+
 def counter(table: ByteTable) -> native.WordCounter:
-    return native.WordCounter(table.replacements, table.table, table.delete, table.drop_prefix)
+    return native.WordCounter(rules(table))
 
 
 def encoder(table: ByteTable, words: Sequence[bytes], unknown: int) -> native.WordEncoder:
-    return native.WordEncoder(table.replacements, table.table, table.delete, table.drop_prefix, words, unknown)
+    return native.WordEncoder(rules(table), words, unknown)
 
 
 def expected_counts(table: ByteTable, texts: Sequence[bytes]) -> dict[bytes, int]:
@@ -208,14 +219,14 @@ def test_one_counter_refuses_a_second_thread() -> None:
 def test_errors() -> None:
     table = bytes(range(256))
     with pytest.raises(ValueError, match="256"):
-        native.WordCounter((), table[1:], b"", b"-")
+        native.WordCounter(((), table[1:], b"", b"-"))
     with pytest.raises(ValueError, match="empty"):
-        native.WordCounter(((b"", b"a"),), table, b"", b"-")
+        native.WordCounter((((b"", b"a"),), table, b"", b"-"))
     for replacements in ([], (b"ab",), ((b"a",),), ((b"a", "b"),), ([b"a", b"b"],)):
         with pytest.raises(TypeError):
-            native.WordCounter(replacements, table, b"", b"-")
+            native.WordCounter((replacements, table, b"", b"-"))
     with pytest.raises(TypeError):
-        native.WordCounter((), table, "", b"-")
+        native.WordCounter(((), table, "", b"-"))
     counts = counter(IDENTITY)
     for block in ("text", None, 3):
         with pytest.raises(TypeError):
@@ -245,8 +256,109 @@ def test_arguments_are_given_back() -> None:
         encoder(table, words, 0)
         for bad in ((b"", b"x"), (b"x",)):
             with pytest.raises((ValueError, TypeError)):
-                native.WordCounter((pair, bad), table.table, table.delete, table.drop_prefix)
+                native.WordCounter(((pair, bad), table.table, table.delete, table.drop_prefix))
         with pytest.raises(TypeError):
             encoder(table, [*words, "x"], 0)
     gc.collect()
     assert [sys.getrefcount(one) for one in given_objects] == before
+
+
+# --- words by code point ---
+
+# Letters of several scripts, marks that compose and marks that are put in order, what changes length or depends on its
+# neighbours in lower case, joiners, symbols, invisible characters, blanks, ends of pages and planes.
+CHARACTERS = (
+    "aZ09_-'\u2019\u02bc\u2010\u2011 .,=<!\t\n\r\x0b\x1c\x85\xa0\u2028\u3000"
+    "\u00e9\u00c9\u0301\u0323\u0338\u0345\u0307\u05b4\u05bc\u05e9\u0651\u064e\u0628"
+    "\u03a3\u03c3\u03c2\u0391\u0130\u0131\u1e9e\u00df\ufb01\u212a\u212b\u03d4\u01c5\u0149"
+    "\u00ad\u200b\u200c\u200d\u2060\ufeff\u0915\u094d\u09c7\u09be\u1100\u1161\u11a8\uac00\uac01"
+    "\u304b\u3099\u304c\u4e2d\u2f00\uf900\uff21\u00b2\u00bd\u2160\u1d15e"
+    "\u00ff\u0100\uffff\U00010000\U00010400\U0001d400\U0001f600\U000e0001\U0010ffff"
+)
+unicode_texts = st.one_of(
+    st.text(st.sampled_from(CHARACTERS), max_size=40),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    st.lists(
+        st.sampled_from(["The", "\u03a3\u03a3", "e\u0301", "don\u2019t", " ", "-", "\n", "a.b", "=\u0338"]), max_size=20
+    ).map("".join),
+)
+FORMS = ("NFC", "NFKC", "NFD", "NFKD")
+CLEANERS = [
+    none(),
+    *(unicode_words(lower, symbols, form) for form in FORMS for lower in (True, False) for symbols in (True, False)),
+]  # type: ignore[arg-type]
+
+
+def check_points(cleaner: Cleaner, texts: Sequence[str]) -> None:
+    by_rules = Rules(cleaner, whitespace())
+    counter, expected = word_counter(by_rules), Counter()
+    assert counter is not None
+    for text in texts:
+        counter.update(text.encode())
+        expected.update(word.encode() for word in by_rules.tokenize(text.replace("\r\n", "\n").replace("\r", "\n")))
+    assert counter.counts() == expected
+    known = sorted(expected)[::2]
+    encoder = word_encoder(by_rules, known, len(known))
+    assert encoder is not None
+    ids = {word: number for number, word in enumerate(known)}
+    for text in texts:
+        words = by_rules.tokenize(text.replace("\r\n", "\n").replace("\r", "\n"))
+        received = np.frombuffer(encoder.encode(text.encode()), np.uint32)
+        assert received.tolist() == [ids.get(word.encode(), len(known)) for word in words]
+
+
+@pytest.mark.parametrize("cleaner", CLEANERS, ids=range(len(CLEANERS)))
+@given(texts=st.lists(unicode_texts, max_size=3))
+@settings(deadline=None, max_examples=150)
+def test_words_by_code_point_as_by_rules(cleaner: Cleaner, texts: list[str]) -> None:
+    check_points(cleaner, texts)
+
+
+def test_every_code_point_among_letters() -> None:
+    points = [point for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+    for cleaner in (unicode_words(), unicode_words(punctuation=True, form="NFKC")):
+        for start in range(0, 0x20000, 64):
+            check_points(
+                cleaner, ["".join(f"a{chr(p)}b {chr(p)}c {chr(p)}{chr(p)}\n" for p in points[start : start + 64])]
+            )
+
+
+def test_many_words_by_code_point() -> None:
+    rng = random.Random(4)
+    for size in (0, 1, 1000, 30_000):
+        text = "".join(rng.choices(CHARACTERS + "abcde \n" * 20, k=size))
+        for cleaner in (CLEANERS[0], unicode_words(), unicode_words(punctuation=True)):
+            check_points(cleaner, [text, "x" * size, text + "\u03a3"])
+
+
+def test_a_block_that_is_not_utf8_or_has_rules_that_fail() -> None:
+    counter = word_counter(Rules(unicode_words(), whitespace()))
+    assert counter is not None
+    for bad in (b"a \xff", b"\xe2\x84", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80"):
+        with pytest.raises(ValueError, match="not UTF-8"):
+            counter.update(bad)
+
+    def fail(*_: object) -> bytes:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        native.WordCounter((fail, fail)).update(b"a")
+    with pytest.raises(ZeroDivisionError):
+        native.WordCounter((lambda number: points.page(unicode_words().point_entry, number), fail)).update(
+            "\u03a3".encode()
+        )
+    with pytest.raises(ValueError, match="256 entries"):
+        native.WordCounter((lambda number: b"", fail)).update(b"a")
+    with pytest.raises(TypeError, match="functions"):
+        native.WordCounter((1, 2))
+
+
+@given(st.one_of(st.binary(max_size=40), unicode_texts.map(str.encode), blocks))
+@settings(max_examples=400)
+def test_characters_are_counted_as_in_python(raw: bytes) -> None:
+    try:
+        text = raw.decode()
+        expected = len(text.replace("\r\n", "\n")) if "\0" not in text else -1
+    except UnicodeDecodeError:
+        expected = -1
+    assert native.characters(raw) == expected

@@ -24,9 +24,9 @@ from rnnpipe.pipeline.common import load_rules
 from rnnpipe.pipeline.dictionary import build_dict
 from rnnpipe.pipeline.encode import encode
 from rnnpipe.text import counting
-from rnnpipe.text.cleaning import unicode_words
 from rnnpipe.text.files import BlockText, cut_blocks, cut_characters
 from rnnpipe.text.rules import Named
+from rnnpipe.text.unicode_words import unicode_words
 from rnnpipe.text.vocabulary import DOC, UNK, build_vocabulary, load_vocabulary
 
 TEXTS = {

@@ -14,7 +14,7 @@ from rnnpipe.data.tokens import Ids, smallest_type
 from rnnpipe.errors import InputError
 from rnnpipe.text.counting import batched, code_points, text_blocks
 from rnnpipe.text.files import Block, BlockText, Errors, TextFile, read_block
-from rnnpipe.text.native import NATIVE, word_encoder
+from rnnpipe.text.native import is_native, word_encoder
 from rnnpipe.text.rules import LoadRules, Rules
 from rnnpipe.text.vocabulary import Vocabulary, load_vocabulary
 from rnnpipe.text.workers import map_ordered
@@ -51,10 +51,10 @@ class BlockEncoder:
             self._by_point = np.full(0x110000, vocabulary.unk_id, np.uint32)
             for token, number in vocabulary.ids.items():
                 self._by_point[ord(token)] = number
-        elif (table := rules.byte_table) is not None:
-            self._native = word_encoder(table, [word.encode() for word in vocabulary.ids], vocabulary.unk_id)
-            if self._native is None:
-                self._by_word = _WordIds(vocabulary, table.drop_prefix)
+            return
+        self._native = word_encoder(rules, [word.encode() for word in vocabulary.ids], vocabulary.unk_id)
+        if self._native is None and rules.byte_table is not None:
+            self._by_word = _WordIds(vocabulary, rules.byte_table.drop_prefix)
 
     def encode(self, block: BlockText) -> Ids:
         """Return the ids of an uncleaned block."""
@@ -62,7 +62,7 @@ class BlockEncoder:
         ids: npt.NDArray[Any]
         if self.rules.tokenizer.by_character:
             ids = self._by_point[code_points(self.rules.cleaner.clean(block.text))]
-        elif table is not None and self._native is not None:
+        elif self._native is not None:
             ids = np.frombuffer(self._native.encode(block.raw), np.uint32)
         elif table is not None:
             words = table.words(block.raw)
@@ -107,7 +107,7 @@ def encode_texts(
             partial(load_encoder, load_rules, dictionary),
             tasks,
             workers,
-            threads=NATIVE and rules.byte_table is not None,
+            threads=is_native(rules),
         )
         for result in group
     )

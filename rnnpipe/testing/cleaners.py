@@ -17,6 +17,8 @@ from rnnpipe.testing.report import Check, Failure, Finding, Skipped, require
 from rnnpipe.testing.things import build, in_order, require_reachable, resolve
 from rnnpipe.text.cleaning import Cleaner
 from rnnpipe.text.native import word_encoder
+from rnnpipe.text.rules import Rules
+from rnnpipe.text.tokenizing import whitespace
 
 Make = Callable[[], Cleaner]
 
@@ -40,6 +42,7 @@ def checks(thing: Any, options: Mapping[str, Any]) -> list[Check]:
             Check("idempotence", lambda: _idempotence(make())),
             Check("streaming", lambda: _streaming(make())),
             Check("byte table", lambda: _byte_table(make())),
+            Check("point entries", lambda: _point_entries(make())),
         ],
     )
     return undisturbed(made)
@@ -152,16 +155,32 @@ def _byte_table(cleaner: Cleaner) -> str:
 
     def look(text: str) -> Broken | None:
         expected = [word.encode() for word in cleaner.clean(text).split()]
-        raw = text.encode()
-        received = [word for word in table.words(raw) if not word.startswith(table.drop_prefix)]
+        received = [word for word in table.words(text.encode()) if not word.startswith(table.drop_prefix)]
         if received != expected:
             return f"the words that the rules leave, {expected}", f"{received} by table"
-        known = sorted(set(expected))
-        encoder = word_encoder(table, known, unknown=len(known))
-        if encoder is None:
-            return None
-        ids = np.frombuffer(encoder.encode(raw), np.uint32).tolist()
-        encoded = [[*known, b"?"][word_id] for word_id in ids]
-        return (f"{expected} by the C extension", f"{encoded}") if encoded != expected else None
+        return _broken_in_c(cleaner, text, expected)
 
     return f"the same words by table as by rules for {for_each_text(look)} texts"
+
+
+def _point_entries(cleaner: Cleaner) -> str:
+    if cleaner.point_entry is None:
+        raise Skipped("it has none")
+    if word_encoder(Rules(cleaner, whitespace()), [], unknown=0) is None:
+        raise Skipped("the C extension is not in use")
+
+    def look(text: str) -> Broken | None:
+        return _broken_in_c(cleaner, text, [word.encode() for word in cleaner.clean(text).split()])
+
+    return f"the same words by code point as by rules for {for_each_text(look)} texts"
+
+
+def _broken_in_c(cleaner: Cleaner, text: str, expected: list[bytes]) -> Broken | None:
+    """Return the words expected and those of the C extension if they differ."""
+    known = sorted(set(expected))
+    encoder = word_encoder(Rules(cleaner, whitespace()), known, unknown=len(known))
+    if encoder is None:
+        return None
+    ids = np.frombuffer(encoder.encode(text.encode()), np.uint32).tolist()
+    encoded = [[*known, b"?"][word_id] for word_id in ids]
+    return (f"{expected} by the C extension", f"{encoded}") if encoded != expected else None

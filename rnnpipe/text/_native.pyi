@@ -1,26 +1,30 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 from _typeshed import ReadableBuffer
 
+INTERFACE: int
+
+# A byte table's members, or the functions that load a page of entries and that find the words of a chunk.
+Rules = tuple[tuple[tuple[bytes, bytes], ...], bytes, bytes, bytes] | tuple[Callable[..., bytes], Callable[..., bytes]]
+
+def characters(block: ReadableBuffer, /) -> int: ...
+
 @final
 class WordCounter:
-    def __new__(
-        cls, replacements: tuple[tuple[bytes, bytes], ...], table: bytes, delete: bytes, drop_prefix: bytes
-    ) -> WordCounter: ...
+    def __new__(cls, rules: Rules) -> WordCounter: ...
     def update(self, block: ReadableBuffer, /) -> None: ...
     def counts(self) -> dict[bytes, int]: ...
     def merge(self, other: WordCounter, /) -> None: ...
+    def full(self, block_bytes: int, limit: int, /) -> bool: ...
+    def drain(self, size: int, /) -> bytes: ...
 
 @final
 class WordEncoder:
-    def __new__(
-        cls,
-        replacements: tuple[tuple[bytes, bytes], ...],
-        table: bytes,
-        delete: bytes,
-        drop_prefix: bytes,
-        words: Sequence[bytes],
-        unknown: int,
-    ) -> WordEncoder: ...
+    def __new__(cls, rules: Rules, words: Sequence[bytes], unknown: int) -> WordEncoder: ...
     def encode(self, block: ReadableBuffer, /) -> bytes: ...
+
+@final
+class RunMerger:
+    def __new__(cls, reads: tuple[Callable[[int], bytes], ...]) -> RunMerger: ...
+    def next(self, size: int, /) -> tuple[bytes, bytes]: ...

@@ -7,14 +7,13 @@ not look across lines.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Literal
 
 import numpy as np
+
+from rnnpipe.text import points
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,15 @@ class ByteTable:
 class Cleaner:
     """Ordered rules. `joiner` goes between two cleaned blocks of a text: nothing where line ends are kept.
 
-    `idempotent` says that cleaning its own output again changes nothing.
+    `idempotent` says that cleaning its own output again changes nothing. `byte_table` and `point_entry` give the words
+    of cleaned text faster than the rules do: the first is for rules that leave only ASCII, the second, which says of a
+    code point what points.py describes, for any script; it is used by the C extension.
     """
 
     rules: tuple[Rule, ...]
     joiner: str = ""
     byte_table: ByteTable | None = None
+    point_entry: Callable[[int], int] | None = None
     idempotent: bool = False
 
     def between(self, before: str, after: str) -> str:
@@ -177,89 +179,6 @@ def ascii_words() -> Cleaner:
     )
 
 
-# --- unicode-words: the default for people's own text ---
-
-
-_JOINERS = {0x200C, 0x200D}  # invisible, but part of words in Persian and the scripts of India
-
-
-@cache
-def _marks() -> str:
-    """Return the combining marks, and the two joiners used inside words, as ranges of a regular expression class."""
-    return _ranges(_JOINERS | {point for point in _CATEGORIZED if unicodedata.category(chr(point))[0] == "M"})
-
-
-@cache
-def _format_characters() -> str:
-    """Return the invisible characters that direct how text is set, as ranges of a regular expression class."""
-    return _ranges({point for point in _CATEGORIZED if unicodedata.category(chr(point)) == "Cf"})
-
-
-# Where Unicode has marks and format characters: the rest of its planes holds ideographs and private use.
-_CATEGORIZED = (*range(0x80, 0x3000), *range(0xA000, 0xAC00), *range(0xF900, 0x20000), *range(0xE0000, 0xE0200))
-
-
-def _ranges(points: set[int]) -> str:
-    """Return code points as ranges of a regular expression class."""
-    ranges: list[list[int]] = []
-    for point in sorted(points):
-        if ranges and point == ranges[-1][1] + 1:
-            ranges[-1][1] = point
-        else:
-            ranges.append([point, point])
-    return "".join(f"{chr(first)}-{chr(last)}" if last > first else chr(first) for first, last in ranges)
-
-
-@cache
-def _word_pattern(punctuation: bool, ascii_only: bool) -> re.Pattern[str]:
-    marks = "" if ascii_only else _marks()
-    word = rf"\w[\w{marks}]*"  # a mark belongs to the letter before it
-    pattern = rf"{word}(?:['\-]{word})*|\n"
-    if punctuation:
-        pattern += rf"|[^\s\x00-\x1f\x7f-\x9f{'' if ascii_only else marks + _format_characters()}]"
-    return re.compile(pattern)
-
-
-def _keep_words(text: str, punctuation: bool) -> str:
-    text = text.replace("_", " _ " if punctuation else " ")  # \w has it, though it is punctuation
-    words = _word_pattern(punctuation, text.isascii()).findall(text)
-    return " ".join(words).replace(" \n", "\n").replace("\n ", "\n")
-
-
-STRAIGHTEN = {"\u2019": "'", "\u02bc": "'", "\u2010": "-", "\u2011": "-"}
-INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]+")
-
-
-def _straighten(text: str) -> str:
-    for typographic, plain in STRAIGHTEN.items():
-        text = text.replace(typographic, plain)
-    return text
-
-
-def unicode_words(
-    lowercase: bool = True, punctuation: bool = False, form: Literal["NFC", "NFKC", "NFD", "NFKD"] = "NFC"
-) -> Cleaner:
-    """Words of every script: letters, marks, numbers, inner apostrophes and hyphens; lines are kept.
-
-    All else separates words; with `punctuation` each other visible character becomes a word of its own.
-    """
-    rules = [
-        Rule("delete invisible characters", lambda text: text if text.isascii() else INVISIBLE.sub("", text)),
-        Rule(f"normalise to {form}", lambda text: unicodedata.normalize(form, text)),
-        Rule("straighten apostrophes and hyphens", _straighten),
-    ]
-    if lowercase:
-        # Lower case may leave the normal form, and the way back may bring a capital: "\u03d4" in NFKC.
-        rules.append(Rule("lower-case", lambda text: unicodedata.normalize(form, text.lower())))
-    rules += [
-        Rule(
-            "keep words and punctuation" if punctuation else "keep words",
-            lambda text: _keep_words(text, punctuation),
-        ),
-    ]
-    return Cleaner(rules=tuple(rules), idempotent=True)
-
-
 def none() -> Cleaner:
     """Leave the text as it is (line ends become newlines and a byte-order mark goes when a file is read)."""
-    return Cleaner(rules=(), idempotent=True)
+    return Cleaner(rules=(), point_entry=points.blank_or_word, idempotent=True)

@@ -6,14 +6,18 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rnnpipe.errors import InputError
-from rnnpipe.text.files import Block, Errors, TextFile, cut_blocks, cut_characters, read_block
-from rnnpipe.text.native import NATIVE, word_counter
+from rnnpipe.text.files import Block, BlockText, Errors, TextFile, cut_blocks, cut_characters, read_block
+from rnnpipe.text.native import is_native, word_counter
 from rnnpipe.text.rules import LoadRules, Rules
 from rnnpipe.text.workers import map_ordered
+
+if TYPE_CHECKING:
+    from rnnpipe.text._native import WordCounter
 
 WHOLE_BYTES = 1 << 23  # of a text that must be cleaned as a whole, which takes 25 times as much memory
 _GROUP_BLOCKS = 64  # a task for a worker, 16 MB: few enough results to send back, enough tasks to share out
@@ -32,6 +36,13 @@ class Counts:
         self.tokens.update(other.tokens)
         self.characters += other.characters
         self.mended_bytes += other.mended_bytes
+
+    def take(self, block: Block, errors: Errors) -> BlockText:
+        """Read a block, whose characters and mended bytes are added to these."""
+        read = read_block(block, errors)
+        self.mended_bytes += read.mended
+        self.characters += read.characters
+        return read
 
 
 def text_blocks(text: TextFile, rules: Rules) -> Iterator[Block]:
@@ -65,10 +76,13 @@ def count_tokens(
     blocks = (block for text in texts for block in text_blocks(text, rules))
     total = Counts(mended_bytes=sum(text.mended for text in texts))
     tasks = ((group, errors) for group in batched(blocks, _GROUP_BLOCKS))
-    threads = NATIVE and rules.byte_table is not None
-    for size, counts in map_ordered(_count_group, load_rules, tasks, workers, threads=threads):
+    counters = _Counters(rules) if is_native(rules) else None
+    count = _count_group if counters is None else counters.count
+    for size, counts in map_ordered(count, load_rules, tasks, workers, threads=counters is not None):
         total.merge(counts)
         progress(size)
+    if counters is not None:
+        total.tokens.update(counters.merged())
     return total
 
 
@@ -79,33 +93,72 @@ def batched(blocks: Iterable[Block], size: int) -> Iterator[list[Block]]:
         yield group
 
 
+class _Counters:
+    """Counters of the C extension, one for each thread at work."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._idle: list[WordCounter] = []
+
+    def count(self, rules: Rules, task: tuple[list[Block], Errors]) -> tuple[int, Counts]:
+        """Count a group of blocks; return its size and all but the tokens, which stay here."""
+        group, errors = task
+        counts = Counts()
+        counter = self._idle.pop() if self._idle else self._new()
+        for block in group:
+            read = counts.take(block, errors)
+            counter.update(read.raw)
+        self._idle.append(counter)
+        return _size(group), counts
+
+    def merged(self) -> dict[bytes, int]:
+        """Return the tokens of all counters, which are done with."""
+        first = self._idle.pop() if self._idle else self._new()
+        for other in self._idle:
+            first.merge(other)
+        return first.counts()
+
+    def _new(self) -> WordCounter:
+        counter = word_counter(self._rules)
+        assert counter is not None
+        return counter
+
+
+def count_blocks(rules: Rules, blocks: Iterable[Block], errors: Errors = "strict") -> Counts:
+    """Return the exact token counts of blocks, in this thread; those of any division of a text add up to the same."""
+    blocks = list(blocks)
+    if not is_native(rules):
+        return _count_group(rules, (blocks, errors))[1]
+    counters = _Counters(rules)
+    counts = counters.count(rules, (blocks, errors))[1]
+    counts.tokens.update(counters.merged())
+    return counts
+
+
 def _count_group(rules: Rules, task: tuple[list[Block], Errors]) -> tuple[int, Counts]:
     group, errors = task
     counts = Counts()
     table = rules.byte_table
-    native = None if table is None else word_counter(table)
     words: Counter[str] = Counter()
     points = np.zeros(0, np.int64)
     for block in group:
-        read = read_block(block, errors)
-        counts.mended_bytes += read.mended
-        counts.characters += read.characters
+        read = counts.take(block, errors)
         if rules.tokenizer.by_character:
             points = _add(points, code_points(rules.cleaner.clean(read.text)))
-        elif native is not None:
-            native.update(read.raw)
         elif table is not None:
             counts.tokens.update(table.words(read.raw))
         else:
             words.update(rules.tokenize(read.text))
-    if native is not None:
-        counts.tokens.update(native.counts())
-    elif table is not None:
+    if table is not None:
         for word in [word for word in counts.tokens if word.startswith(table.drop_prefix)]:
             del counts.tokens[word]
     counts.tokens.update({word.encode(): number for word, number in words.items()})
     counts.tokens.update({chr(point).encode(): int(points[point]) for point in np.flatnonzero(points)})
-    return sum(block.stop - block.start for block in group), counts
+    return _size(group), counts
+
+
+def _size(group: list[Block]) -> int:
+    return sum(block.stop - block.start for block in group)
 
 
 def code_points(text: str) -> np.ndarray[tuple[int], np.dtype[np.uint32 | np.uint8]]:

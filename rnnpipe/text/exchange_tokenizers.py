@@ -10,9 +10,9 @@ import json
 from typing import Any
 
 from rnnpipe.errors import InputError
-from rnnpipe.text.cleaning import INVISIBLE, STRAIGHTEN
 from rnnpipe.text.rules import Named
 from rnnpipe.text.subwords import LONGEST_WORD
+from rnnpipe.text.unicode_words import INVISIBLE, STRAIGHTEN
 from rnnpipe.text.vocabulary import DOC, UNK, Vocabulary
 
 _BLANK = r"\s\x1c-\x1f"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from rnnpipe.errors import InputError, UsageError, did_you_mean
+from rnnpipe.text.native import count_characters
 
 Errors = Literal["strict", "replace", "ignore"]
 BLOCK_BYTES = 1 << 18  # small enough that a block's words stay in the processor's cache while they are counted
@@ -321,6 +322,9 @@ def read_block(block: Block, errors: Errors) -> BlockText:
     with block.file.path.open("rb") as file:
         file.seek(block.start)
         raw = file.read(block.stop - block.start)
+    characters = count_characters(raw)
+    if characters is not None and characters >= 0:
+        return BlockText(raw, 0, characters)
     mended = 0
     if b"\0" in raw:
         if errors == "strict":

@@ -1,4 +1,4 @@
-"""The optional C extension for byte tables: the same results as the Python code, several times as fast.
+"""The optional C extension: the same results as the Python code, several times as fast.
 
 It releases the interpreter's lock, so that threads share the work; without it processes do.
 """
@@ -6,32 +6,60 @@ It releases the interpreter's lock, so that threads share the work; without it p
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
-from rnnpipe.text.cleaning import ByteTable
+from rnnpipe.text import points
+from rnnpipe.text.cleaning import Cleaner
+from rnnpipe.text.rules import Rules
+
+_INTERFACE = 2  # of the extension, in c/module.c: an older build is left alone, as if there were none
+_CACHED_CHUNK = 64  # bytes of a chunk whose words are remembered
 
 try:
     from rnnpipe.text import _native
 except ImportError:  # no compiler when the package was built
     NATIVE = False
 else:
-    NATIVE = os.environ.get("RNNPIPE_NATIVE", "1") != "0"  # for comparing the two, as `rnnpipe bench` does
+    # The variable is for comparing the two, as `rnnpipe bench` does.
+    NATIVE = getattr(_native, "INTERFACE", 1) == _INTERFACE and os.environ.get("RNNPIPE_NATIVE", "1") != "0"
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rnnpipe.text._native import WordCounter, WordEncoder
 
 
-def word_counter(table: ByteTable) -> WordCounter | None:
-    """Return a counter of the words that a byte table leaves, or None without the extension."""
-    if not NATIVE:
-        return None
-    return _native.WordCounter(table.replacements, table.table, table.delete, table.drop_prefix)
+def is_native(rules: Rules) -> bool:
+    """Say whether the extension counts and encodes under these rules."""
+    return NATIVE and rules.splits_words and (rules.cleaner.byte_table or rules.cleaner.point_entry) is not None
 
 
-def word_encoder(table: ByteTable, words: Sequence[bytes], unknown: int) -> WordEncoder | None:
-    """Return an encoder of those words into ids, their places in `words`, or None without the extension."""
-    if not NATIVE:
-        return None
-    return _native.WordEncoder(table.replacements, table.table, table.delete, table.drop_prefix, words, unknown)
+def word_counter(rules: Rules) -> WordCounter | None:
+    """Return a counter of the words that the rules leave, or None if the extension cannot."""
+    return _native.WordCounter(_native_rules(rules.cleaner)) if is_native(rules) else None
+
+
+def word_encoder(rules: Rules, words: Sequence[bytes], unknown: int) -> WordEncoder | None:
+    """Return an encoder of those words into ids, their places in `words`, or None if the extension cannot."""
+    return _native.WordEncoder(_native_rules(rules.cleaner), words, unknown) if is_native(rules) else None
+
+
+def count_characters(raw: bytes) -> int | None:
+    """Return the characters of UTF-8 without NUL, CR LF being one; -1 if it is not that; None without the extension."""
+    return _native.characters(raw) if NATIVE else None
+
+
+def _native_rules(cleaner: Cleaner) -> tuple[Any, ...]:
+    table = cleaner.byte_table
+    if table is not None:
+        return (table.replacements, table.table, table.delete, table.drop_prefix)
+    assert cleaner.point_entry is not None
+
+    def words(chunk: bytes) -> bytes:
+        return " ".join(cleaner.clean(chunk.decode()).split()).encode()
+
+    cached = lru_cache(maxsize=1 << 16)(words)
+    return (
+        partial(points.page, cleaner.point_entry),
+        lambda chunk: cached(chunk) if len(chunk) <= _CACHED_CHUNK else words(chunk),
+    )

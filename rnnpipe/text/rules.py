@@ -99,9 +99,14 @@ class Rules:
     tokenizer: Tokenizer
 
     @property
+    def splits_words(self) -> bool:
+        """Say whether the tokens are the words between blanks, which the cleaner's tables give."""
+        return self.tokenizer.split is str.split
+
+    @property
     def byte_table(self) -> ByteTable | None:
         """Return these rules as one pass over bytes, if they are words that a byte table leaves."""
-        return self.cleaner.byte_table if self.tokenizer.split is str.split else None
+        return self.cleaner.byte_table if self.splits_words else None
 
     def tokenize(self, text: str) -> list[str]:
         """Return the tokens of an uncleaned text."""
