@@ -30,6 +30,8 @@ from rnnpipe.testing.randomness import require_untouched
 from rnnpipe.testing.tokenizers import check_tokenizer
 from rnnpipe.text.cleaning import Cleaner, CleaningReport, Rule, ascii_words
 from rnnpipe.text.files import TextFile
+from rnnpipe.text.native import NATIVE
+from rnnpipe.text.points import blank_or_word
 from rnnpipe.text.tokenizing import Tokenizer, characters, whitespace
 from rnnpipe.text.unicode_words import unicode_words
 
@@ -161,6 +163,11 @@ def table_of_capitals() -> Cleaner:
     return replace(cleaner, byte_table=replace(cleaner.byte_table, table=table))
 
 
+def entries_of_capitals() -> Cleaner:
+    """Say by code point that letters stay as they are."""
+    return Cleaner(rules=(Rule("lower-case", str.lower),), point_entry=blank_or_word)
+
+
 def table_that_drops_all() -> Cleaner:
     cleaner = ascii_words()
     assert cleaner.byte_table is not None
@@ -176,6 +183,7 @@ WRONG_CLEANERS: dict[str, list[Wrong]] = {
     "idempotence": [(escapes_again, set())],
     "streaming": [(heals_hyphens, set()), (drops_line_ends, set())],
     "byte table": [(table_of_capitals, set()), (table_that_drops_all, set())],
+    "point entries": [(entries_of_capitals, set())] if NATIVE else [],
 }
 
 
@@ -545,7 +553,7 @@ def test_by_name_and_the_error_of_all_failures() -> None:
     with pytest.raises(ConformanceError) as error:
         check_cleaner(escapes_again)
     assert str(error.value).splitlines() == [
-        "cleaner 'escapes_again' fails 1 of 8 checks:",
+        "cleaner 'escapes_again' fails 1 of 9 checks:",
         "  idempotence: expected '&amp;' unchanged, as idempotent=True says; received '&amp;amp;'; smallest case: the "
         "text '&'",
     ]
