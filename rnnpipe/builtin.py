@@ -120,6 +120,10 @@ def register_optimizers() -> dict[str, str]:
     )
     return {
         **{name.lower(): f"torch.optim:{name}" for name in in_torch},
+        "momentum": "rnnpipe.training.optimizers:momentum",
+        "nesterov": "rnnpipe.training.optimizers:nesterov",
+        "rmsprop-keras": "rnnpipe.training.optimizers:rmsprop_keras",
+        "rmsprop-tensorflow": "rnnpipe.training.optimizers:RMSPropTensorFlow",
         "muon": "rnnpipe.training.optimizers:muon",
         "sparseadam": "rnnpipe.training.optimizers:sparseadam",
     }
