@@ -233,11 +233,12 @@ def _order(count: int, batch_size: int, draw: Draw, seed: int, epoch: int) -> li
     return np.split(rows, range(size, count, size))
 
 
-def batches_per_epoch(sequences: Sequences, batch_size: int, bptt: int | None) -> int | None:
+def batches_per_epoch(sequences: Sequences, batch_size: int, bptt: int | None, draw: Draw) -> int | None:
     """Return how many batches an epoch has; None if that depends on which sequences come together."""
     batches = math.ceil(len(sequences.lengths) / (batch_size or len(sequences.lengths)))
     if bptt is None or bptt >= int(sequences.lengths.max()):
         return batches
-    if (sequences.lengths != sequences.lengths[0]).any() and batches > 1:
+    ragged = (sequences.lengths != sequences.lengths[0]).any()
+    if ragged and (batches > 1 or draw == "with-replacement"):
         return None
     return batches * math.ceil(int(sequences.lengths.max()) / bptt)

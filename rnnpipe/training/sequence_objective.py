@@ -79,7 +79,7 @@ class SequenceObjective:
 
     def steps_per_epoch(self) -> int | None:
         """Return how many batches an epoch has; None where ragged sequences come in windows."""
-        return batches_per_epoch(self.train, self.config.batch_size, self.config.bptt)
+        return batches_per_epoch(self.train, self.config.batch_size, self.config.bptt, self.config.draw)
 
     def loss(self, model: SequenceModel, batch: SequenceBatch, state: States | None) -> tuple[Tensor, States]:
         """Return the loss of a batch's targets, reduced as `training.reduction` says."""
