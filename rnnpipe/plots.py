@@ -18,7 +18,7 @@ _CURVES = (("training", "", "*"), ("validation", "valid_", "o"))
 def curves(rows: Rows) -> dict[str, list[tuple[int, float]]]:
     """Return the points (step, loss) of training and validation; raise InputError if there are none."""
     found = {}
-    loss = "loss_nats" if any("loss_nats" in row for row in rows) else "loss"
+    loss = "loss_nats" if _is_text(rows) else "loss"
     for name, prefix, _ in _CURVES:
         values = [(row["step"], row.get(prefix + loss)) for row in rows]
         found[name] = [(step, float(v)) for step, v in values if isinstance(v, int | float) and math.isfinite(v)]
@@ -47,36 +47,71 @@ def draw_text(rows: Rows, width: int = 72, height: int = 16) -> str:
     lines.append(" " * 9 + "+" + "-" * width)
     lines.append(" " * 10 + "0" + f"{last} steps".rjust(width - 1))
     finals = [f"{mark} {name} {points[name][-1][1]:.4f}" for name, _, mark in _CURVES if points[name]]
-    return "\n".join([*lines, f"loss in nats a token, last: {', '.join(finals)}"])
+    return "\n".join([*lines, f"{_unit(rows)}, last: {', '.join(finals)}"])
 
 
 def draw_png(rows: Rows, path: Path, title: str) -> None:
-    """Write loss and perplexity curves side by side to a PNG file."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError(
-            "a PNG needs matplotlib: pip install 'rnnpipe[plot]'. Without -o a chart is printed."
-        ) from None
-    points = curves(rows)
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    """Write the loss curves of a run to a PNG file: of text loss and perplexity, of sequences on both kinds of axis."""
+    points, text = curves(rows), _is_text(rows)
+    figure = _figure(10)
     axes = figure.subplots(1, 2)
-    for axis, label, transform in ((axes[0], "loss (nats a token)", lambda y: y), (axes[1], "perplexity", math.exp)):
+    right = "perplexity" if text else "loss, logarithmic"
+    for axis, label, exponential in zip(axes, (_unit(rows), right), (False, text), strict=True):
         for name, _, mark in _CURVES:
             if points[name]:
                 steps, losses = zip(*points[name], strict=True)
                 marker = "o" if mark == "o" else None
-                axis.plot(
-                    steps, [transform(min(loss, 50.0)) for loss in losses], label=name, marker=marker, markersize=4
-                )
+                values = [math.exp(min(loss, 50.0)) if exponential else loss for loss in losses]
+                axis.plot(steps, values, label=name, marker=marker, markersize=4)
         axis.set_xlabel("step")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         axis.legend()
     axes[1].set_yscale("log")
+    _save(figure, path, title)
+
+
+def draw_lines(
+    lines: Mapping[str, Sequence[tuple[float, float]]], path: Path, *, title: str, x: str, y: str, log_y: bool = False
+) -> None:
+    """Write lines through points, by name, to a PNG file; `x` and `y` are what the axes are called."""
+    figure = _figure(8)
+    axis = figure.subplots()
+    for name, points in lines.items():
+        if points:
+            axis.plot(*zip(*points, strict=True), label=name, linewidth=1.2, marker="." if len(points) < 60 else None)
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.grid(alpha=0.3)
+    axis.legend()
+    if log_y:
+        axis.set_yscale("log")
+    _save(figure, path, title)
+
+
+def _figure(width: float) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError(
+            "a PNG needs matplotlib: pip install 'rnnpipe[plot]'. Without it figures are printed."
+        ) from None
+    figure = Figure(figsize=(width, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: Path, title: str) -> None:
     figure.suptitle(title)
     data = BytesIO()
     figure.savefig(data, format="png", dpi=120)
     write_bytes(path, data.getvalue())
+
+
+def _is_text(rows: Rows) -> bool:
+    return any("loss_nats" in row for row in rows)
+
+
+def _unit(rows: Rows) -> str:
+    return "loss (nats a token)" if _is_text(rows) else "loss"

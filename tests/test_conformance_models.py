@@ -107,8 +107,8 @@ class UnfilledModel(Model):
         if not torch.are_deterministic_algorithms_enabled():
             self.gain.data.zero_()
 
-    def _read_out(self, y: Tensor) -> Tensor:
-        return super()._read_out(y) * (1 + self.gain)
+    def read_out(self, y: Tensor) -> Tensor:
+        return super().read_out(y) * (1 + self.gain)
 
 
 class NeverDrops(Model):
@@ -133,8 +133,8 @@ class ScaledModel(Model):
         super().__init__(encoder, recurrent, vocab_size, **supplied)
         self.scale = float(torch.rand(()))
 
-    def _read_out(self, y: Tensor) -> Tensor:
-        return self.scale * super()._read_out(y)
+    def read_out(self, y: Tensor) -> Tensor:
+        return self.scale * super().read_out(y)
 
 
 class Sizeless(nn.Embedding):

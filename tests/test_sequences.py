@@ -428,7 +428,7 @@ def test_an_input_layer_and_published_initializers(tmp_path: Path) -> None:
         },
     )  # fmt: skip
     model = build_sequence_model(settings, data().sizes)
-    weights = dict(model.named_parameters())
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     assert weights["input_layer.weight"].shape == (80, 1)
     for name in ("input_layer.weight", "input_layer.bias", "readout.weight"):
         assert 0.05 < float(weights[name].std()) < 0.12

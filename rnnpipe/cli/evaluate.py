@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.common import PATH, device_option, hint, json_option, print_json, report_quarantined, text_options
+from rnnpipe.cli.common import (
+    PATH,
+    device_option,
+    hint,
+    json_option,
+    print_json,
+    print_table,
+    report_quarantined,
+    text_options,
+)
 
 if TYPE_CHECKING:
     from rnnpipe.pipeline.evaluate import Evaluation
@@ -23,6 +32,9 @@ if TYPE_CHECKING:
 @click.option("--window", type=click.IntRange(min=1), help="Text: tokens of a reset window. [256]")
 @click.option("--part", type=click.Choice(["train", "valid", "test"]), help="Sequences: which part. [test]")
 @click.option("--show", type=click.IntRange(min=0), help="Sequences: print so many with output and target.")
+@click.option("--lengths", metavar="A:B", help="Sequences: score new ones of these lengths. A:B:STEP and A,B,C too.")
+@click.option("--count", type=click.IntRange(min=1), help="Sequences: how many new ones of each length. [100]")
+@click.option("--plot", type=PATH, metavar="PNG", help="Sequences: draw the loss by length (extra `plot`).")
 @click.option(
     "--weights", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which checkpoint."
 )
@@ -35,6 +47,9 @@ def command(
     window: int | None,
     part: str | None,
     show: int | None,
+    lengths: str | None,
+    count: int | None,
+    plot: Path | None,
     weights: str,
     device: str,
     encoding: str,
@@ -51,10 +66,17 @@ def command(
     if isinstance(opened, SequenceRun):
         if inputs or window is not None:
             raise click.UsageError(f"{run} is a run of sequences; TEXT and --window are for runs of text.")
-        _sequences(opened, part, show, as_json)
+        if lengths is not None:
+            _lengths(opened, lengths, count or 100, plot, as_json)
+        elif count is not None or plot is not None:
+            raise click.UsageError("--count and --plot go with --lengths A:B.")
+        else:
+            _sequences(opened, part, show, as_json)
         return
-    if part is not None or show is not None:
-        raise click.UsageError(f"{run} is a run of text; --part and --show are for runs of sequences.")
+    given = {"--part": part, "--show": show, "--lengths": lengths, "--count": count, "--plot": plot}
+    for flag, value in given.items():
+        if value is not None:
+            raise click.UsageError(f"{run} is a run of text; {flag} is for runs of sequences.")
     evaluation = evaluate_run(opened, inputs, window=window or 256, encoding=encoding, errors=errors, report=say)
     if as_json:
         print_json(evaluation.to_json())
@@ -76,6 +98,24 @@ def _sequences(run: SequenceRun, part: str | None, show: int | None, as_json: bo
     if shown:
         print_shown(shown)
     hint("plot", run.folder)
+
+
+def _lengths(run: SequenceRun, text: str, count: int, plot: Path | None, as_json: bool) -> None:
+    from rnnpipe.cli.evaluate_sequences import length_table, parse_lengths
+    from rnnpipe.pipeline.evaluate_sequences import evaluate_lengths, figures
+
+    found = evaluate_lengths(run, parse_lengths(text), count)
+    if plot is not None:
+        from rnnpipe.plots import draw_lines
+
+        points = [(length, measured.loss) for length, measured in found.items()]
+        draw_lines({"loss": points}, plot, title=run.folder.name, x="length (timesteps)", y="loss")
+        say(f"written: {plot}")
+    if as_json:
+        print_json({"lengths": [{"length": length, **figures(measured)} for length, measured in found.items()]})
+        return
+    say(f"{count} new sequences of each length")
+    print_table(length_table(found), right=(0, 1, 2, 3))
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

@@ -75,3 +75,26 @@ def length_table(found: Mapping[int, Measured]) -> list[tuple[str, ...]]:
     first = next(iter(found.values()))
     head = ("length", "loss", *_headings(first))
     return [head, *((str(length), *_figures(measured)) for length, measured in found.items())]
+
+
+_MOST_LENGTHS = 25
+
+
+def parse_lengths(text: str) -> list[int]:
+    """Return the lengths in A:B (of many, 25 at equal ratios), A:B:STEP, or A,B,C; raise click.UsageError otherwise."""
+    try:
+        if ":" not in text:
+            lengths = [int(each) for each in text.split(",")]
+        else:
+            first, last, *step = (int(each) for each in text.split(":"))
+            if len(step) > 1 or not 1 <= first <= last or step[:1] == [0]:
+                raise ValueError(text)
+            lengths = list(range(first, last + 1, *step))
+            if not step and len(lengths) > _MOST_LENGTHS:
+                ratio = (last / first) ** (1 / (_MOST_LENGTHS - 1))
+                lengths = sorted({round(first * ratio**number) for number in range(_MOST_LENGTHS)})
+    except ValueError:
+        lengths = []
+    if not lengths or min(lengths) < 1:
+        raise click.UsageError(f"--lengths {text}: expected A:B, A:B:STEP or A,B,C, of whole numbers above 0.")
+    return lengths

@@ -69,9 +69,10 @@ class LanguageModel(Model):
         y, state = self.recurrent(x, state, lengths=lengths)
         if self.window is not None:
             y = last_outputs(y, lengths, self.recurrent)
-        return self._read_out(y), state
+        return self.read_out(y), state
 
-    def _read_out(self, y: Tensor) -> Tensor:
+    def read_out(self, y: Tensor) -> Tensor:
+        """Return the logits [..., V] for the stack's outputs [..., H]."""
         y = F.dropout(y, self.dropout, self.training)
         if self.projection is not None:
             y = self.projection(y)
@@ -96,13 +97,13 @@ class LanguageModel(Model):
         x = self.encoder(ids)
         y, state = self.recurrent(x, lengths=lengths)
         ends = y[lengths.to(y.device) - 1, torch.arange(y.shape[1], device=y.device)]
-        return self._read_out(ends), state
+        return self.read_out(ends), state
 
     def step(self, tokens: Tensor, state: GenerationState) -> tuple[Tensor, GenerationState]:
         """Read one token a row [B]: return the logits [B, V] behind it and the next state."""
         if self.window is None:
             y, following = self.recurrent(self.encoder(tokens[None]), state)
-            return self._read_out(y[0]), following
+            return self.read_out(y[0]), following
         ids, lengths = state
         assert isinstance(ids, Tensor) and isinstance(lengths, Tensor)
         full = lengths == self.window

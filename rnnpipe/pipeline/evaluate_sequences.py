@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -212,7 +212,7 @@ def show_sequences(run: SequenceRun, part: str, count: int) -> list[Shown]:
 # --- by length ---
 
 
-def evaluate_lengths(run: SequenceRun, lengths: list[int], count: int, seed: int) -> dict[int, Measured]:
+def evaluate_lengths(run: SequenceRun, lengths: Iterable[int], count: int, seed: int = 0) -> dict[int, Measured]:
     """Return what a run scores on `count` new sequences of each length; UsageError if the dataset makes none."""
     at_length = getattr(run.data.dataset, "at_length", None)
     if at_length is None:
