@@ -47,20 +47,30 @@ def _figures(measured: Measured) -> list[str]:
 
 
 def print_shown(sequences: Sequence[Shown]) -> None:
-    """Print sequences with the run's output and the truth, one a line."""
+    """Print sequences with the run's output and the truth: one a line, or below each other for every timestep."""
     rows = [("sequence", "output", "target", "")]
     for shown in sequences:
         note = "in training" if shown.in_train else ""
-        rows.append((_numbers(shown.inputs), _numbers(shown.output), _numbers(shown.target), note))
-    print_table(rows)
+        if shown.target.ndim == 1:
+            values = (
+                " ".join(_steps(shown.inputs)),
+                ",".join(map(_short, shown.output)),
+                ",".join(map(_short, shown.target)),
+            )
+            rows.append((*values, note))
+            continue
+        click.echo(f"sequence {shown.number}{note and f', {note}'}:")
+        lines = {"input": shown.inputs, "output": shown.output, "target": shown.target}
+        table = [(f"  {name}", *_steps(values)) for name, values in lines.items()]
+        print_table(table, right=range(1, len(table[0])))
+    if len(rows) > 1:
+        print_table(rows)
 
 
-def _numbers(values: Any) -> str:
-    """Return an array in short: timesteps parted by blanks, their numbers by commas, the middle of many left out."""
-    steps = [",".join(_short(each) for each in step.reshape(-1)) for step in (values if values.ndim else values[None])]
-    if len(steps) > _MOST:
-        steps = [*steps[: _MOST // 2], "...", *steps[-_MOST // 2 :]]
-    return " ".join(steps)
+def _steps(values: Any) -> list[str]:
+    """Return the timesteps of [T, ...] in short: the numbers of one parted by commas, the middle of many left out."""
+    steps = [",".join(map(_short, step)) for step in values]
+    return steps if len(steps) <= _MOST else [*steps[: _MOST // 2], "...", *steps[-_MOST // 2 :]]
 
 
 _MOST = 16  # timesteps of a sequence that are printed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from pathlib import Path
@@ -84,9 +85,11 @@ def _write(found: Forecast, jsonl: bool) -> None:
         for row in rows:  # outputs that grow without bound end in numbers that JSON does not have
             click.echo(json.dumps(finite(row), allow_nan=False))
         return
-    writer = csv.DictWriter(click.get_text_stream("stdout"), list(rows[0]), lineterminator="\n")
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
+    click.echo(table.getvalue(), nl=False)
 
 
 def _draw(found: Forecast, path: Path, title: str) -> None:
