@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -327,7 +328,7 @@ def test_everything_that_is_listed_can_be_shown():
 
 def test_plugins_show_describes_a_cell():
     text = succeed("plugins", "show", "lstm").out
-    assert "options (--set model.cell.OPTION=VALUE):\n  forget_bias  a number  default 0.0\n" in text
+    assert re.search(r"options \(--set model.cell.OPTION=VALUE\):\n  forget_bias +a number +default 0.0\n", text)
     assert "c' = f c + i g; h' = o tanh(c')" in text
     assert "source: rnnpipe.cells.lstm:LSTM (" in text
     assert "cell lstm, from rnnpipe 0.1.0\n" in text
