@@ -504,6 +504,17 @@ def test_eval_of_characters_has_bits(chars_run: Path):
     assert "bits per character" in succeed("eval", chars_run).out
 
 
+def test_eval_beside_ngrams(words_run: Path):
+    text = succeed("eval", words_run, "--ngram", 3).out
+    assert "3-grams of the training text (Kneser-Ney): loss " in text
+    own = succeed("eval", words_run, "--ngram", 3, "--json").json()
+    assert own["ngrams"]["3"]["tokens"] == own["carried"]["tokens"]
+    # On what it has counted itself it does better than on the test text.
+    seen = succeed("eval", words_run, KITCHEN, "--ngram", 3, "--json").json()
+    assert seen["ngrams"]["3"]["loss_nats"] < own["ngrams"]["3"]["loss_nats"]
+    assert "--ngram" in fail("eval", words_run, "--ngram", 0, code=2)
+
+
 def test_eval_reads_several_texts_standard_input_and_a_corpus(words_run: Path, shared: Path):
     one = succeed("eval", words_run, KITCHEN, "--json").json()
     piped = succeed("eval", words_run, "-", "--json", stdin=Path(KITCHEN).read_bytes()).json()

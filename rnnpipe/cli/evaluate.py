@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.argument("run", type=PATH, metavar="RUN")
 @click.argument("inputs", nargs=-1, metavar="[TEXT]...")
 @click.option("--window", type=click.IntRange(min=1), help="Text: tokens of a reset window. [256]")
+@click.option("--ngram", type=click.IntRange(min=1, max=9), metavar="N", help="Text: a Kneser-Ney baseline beside it.")
 @click.option("--part", type=click.Choice(["train", "valid", "test"]), help="Sequences: which part. [test]")
 @click.option("--show", type=click.IntRange(min=0), help="Sequences: print so many with output and target.")
 @click.option("--lengths", metavar="A:B", help="Sequences: score new ones of these lengths. A:B:STEP and A,B,C too.")
@@ -45,6 +46,7 @@ def command(
     run: Path,
     inputs: tuple[str, ...],
     window: int | None,
+    ngram: int | None,
     part: str | None,
     show: int | None,
     lengths: str | None,
@@ -64,8 +66,8 @@ def command(
     report_quarantined(full_registry())
     opened = open_any_run(run, device=device, which=weights, report=say)
     if isinstance(opened, SequenceRun):
-        if inputs or window is not None:
-            raise click.UsageError(f"{run} is a run of sequences; TEXT and --window are for runs of text.")
+        if inputs or window is not None or ngram is not None:
+            raise click.UsageError(f"{run} is a run of sequences; TEXT, --window and --ngram are for runs of text.")
         if lengths is not None:
             _lengths(opened, lengths, count or 100, plot, as_json)
         elif count is not None or plot is not None:
@@ -77,7 +79,9 @@ def command(
     for flag, value in given.items():
         if value is not None:
             raise click.UsageError(f"{run} is a run of text; {flag} is for runs of sequences.")
-    evaluation = evaluate_run(opened, inputs, window=window or 256, encoding=encoding, errors=errors, report=say)
+    evaluation = evaluate_run(
+        opened, inputs, window=window or 256, ngram=ngram, encoding=encoding, errors=errors, report=say
+    )
     if as_json:
         print_json(evaluation.to_json())
         return
@@ -128,3 +132,5 @@ def print_evaluation(evaluation: Evaluation) -> None:
     click.echo(f"{evaluation.text}, {evaluation.windows.tokens:,} tokens, {evaluation.unknown_rate:.3%} unknown:")
     click.echo(f"  windows reset every {evaluation.window}: {figures(evaluation.windows)}")
     click.echo(f"  one pass, state carried: {figures(evaluation.carried)}")
+    for n, loss in evaluation.ngrams.items():
+        click.echo(f"  {n}-grams of the training text (Kneser-Ney): {figures(loss)}")
