@@ -97,13 +97,14 @@ def _kind(path: Path) -> str:
 
 def _verify_run(found: Verified, folder: Path) -> None:
     """Check all that lies in a run's folder; what is only there at a later stage may be missing."""
-    found.check(folder / CONFIG, load_config)
+    config = found.check(folder / CONFIG, load_config)
     for name, check in ((CORPUS, _corpus), (TOKENS, _tokens)):
         if (folder / name).is_dir():
             found.check(folder / name, check)
     trained = is_trained(folder)
     vocabulary = None
-    if trained or (folder / DICTIONARY).is_file():
+    reads_text = config is not None and config.text.level is not None
+    if (trained and reads_text) or (folder / DICTIONARY).is_file():
         vocabulary = found.check(folder / DICTIONARY, _dictionary)
     if trained:
         _verify_checkpoints(found, folder, vocabulary and vocabulary.digest)
