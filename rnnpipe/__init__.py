@@ -13,9 +13,11 @@ from rnnpipe.hookspecs import hookimpl
 if TYPE_CHECKING:
     from rnnpipe.backends.loop import LoopBackend
     from rnnpipe.cells.base import Cell, GatedCell, Gates, LinearCell, ProjectedCell, State
+    from rnnpipe.data.base import Sequences
     from rnnpipe.errors import InputError, PluginError, RnnpipeError, UsageError
     from rnnpipe.models.language_model import LanguageModel
     from rnnpipe.models.recurrent import Recurrent
+    from rnnpipe.models.sequence_model import SequenceModel
     from rnnpipe.text.cleaning import Cleaner, Rule
     from rnnpipe.text.tokenizing import Tokenizer
     from rnnpipe.training.loop import fit
@@ -36,6 +38,8 @@ _LAZY = {
     "Recurrent": "rnnpipe.models.recurrent",
     "RnnpipeError": "rnnpipe.errors",
     "Rule": "rnnpipe.text.cleaning",
+    "SequenceModel": "rnnpipe.models.sequence_model",
+    "Sequences": "rnnpipe.data.base",
     "State": "rnnpipe.cells.base",
     "Tokenizer": "rnnpipe.text.tokenizing",
     "UsageError": "rnnpipe.errors",
@@ -56,6 +60,8 @@ __all__ = [
     "Recurrent",
     "RnnpipeError",
     "Rule",
+    "SequenceModel",
+    "Sequences",
     "State",
     "Tokenizer",
     "UsageError",

@@ -50,13 +50,18 @@ class Forecast:
         rows = []
         for step, output in enumerate(self.outputs):
             row: dict[str, Any] = {"step": step + 1}
-            for number, value in enumerate(output.tolist()):
+            for number, value in enumerate(output):
                 suffix = "" if output.size == 1 else f"_{number + 1}"
-                row[f"output{suffix}"] = value
+                row[f"output{suffix}"] = _short(value)
                 if len(self.truth):
-                    row[f"truth{suffix}"] = self.truth[step, number].item() if step < len(self.truth) else None
+                    row[f"truth{suffix}"] = _short(self.truth[step, number]) if step < len(self.truth) else None
             rows.append(row)
         return rows
+
+
+def _short(value: np.float32) -> float:
+    """Return the shortest decimal number that is this one in single precision."""
+    return float(str(value))
 
 
 def forecast_series(
