@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,11 +23,12 @@ import rnnpipe.data.encode
 from rnnpipe.data.encode import encode_texts
 from rnnpipe.errors import InputError, UsageError
 from rnnpipe.pipeline.dictionary import build_dict
-from rnnpipe.text import counting, native
+from rnnpipe.text import counting, native, runs
 from rnnpipe.text.cleaning import ascii_words, none
 from rnnpipe.text.counting import Counts, count_tokens
 from rnnpipe.text.files import TextFile, cut_blocks, cut_characters
 from rnnpipe.text.rules import LoadRules, Named, Rules, TextRules
+from rnnpipe.text.runs import Spill
 from rnnpipe.text.tokenizing import characters, whitespace
 from rnnpipe.text.unicode_words import unicode_words
 from rnnpipe.text.vocabulary import build_vocabulary, load_vocabulary
@@ -348,3 +351,101 @@ def test_a_file_name_that_is_not_utf_8(tmp_path: Path) -> None:
     path.write_text("word " * 9)
     build_dict([str(path)], tmp_path / "dict")
     assert load_vocabulary(tmp_path / "dict").tokens == ("word",)
+
+
+# --- counts larger than memory ---
+
+
+@pytest.mark.parametrize("cleaner", CLEANERS[:2], ids=lambda cleaner: cleaner.name)
+@pytest.mark.parametrize("with_c", [True, False])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_dictionary_is_the_same_under_any_cap(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cleaner: Named, with_c: bool, workers: int
+) -> None:
+    """Memory for nothing at all, so that each block of counts becomes a run."""
+    if not with_c:
+        without_native(monkeypatch)
+        workers = 1
+    (folder / "odd.txt").write_text(
+        "\\back \u0085 \u2028 x " + "often " * 300 + "so " * 129 + "many " * 128 + "k" * 40 + " "
+    )
+    built = build_dict([str(folder)], tmp_path / "whole", cleaner=cleaner, unknown_threshold=1)
+    assert built.in_memory is not None
+    blocks_of(monkeypatch, 40, 2)
+    monkeypatch.setattr(Spill, "count_bytes", 0)
+    spilled = build_dict([str(folder)], tmp_path / "spilled", cleaner=cleaner, unknown_threshold=1, workers=workers)
+    assert spilled.in_memory is None
+    assert (tmp_path / "spilled").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert spilled.summary == built.summary
+    assert spilled.vocabulary == built.vocabulary
+    capped = build_dict([str(folder)], tmp_path / "capped", cleaner=cleaner, unknown_threshold=1, max_size=3)
+    assert capped.summary == replace(built.vocabulary, max_size=3).summary()
+    with pytest.raises(InputError, match=r"no token occurs more than 9999 times \(the most frequent: 3"):
+        build_dict([str(folder)], tmp_path / "none", cleaner=cleaner, unknown_threshold=9999)
+    with pytest.raises(InputError, match="raise --max-memory"):
+        build_dict([str(folder)], None, cleaner=cleaner)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["capped", "spilled", "texts", "whole"]
+
+
+tokens_of_runs = st.dictionaries(st.text(max_size=20).map(str.encode), st.integers(1, 2**62), max_size=12)
+
+
+@given(st.lists(tokens_of_runs, max_size=6), st.integers(2, 4), st.booleans())
+@settings(deadline=None, max_examples=100)
+def test_merged_runs_are_the_sum(counts: list[dict[bytes, int]], most_open: int, with_c: bool) -> None:
+    expected: Counter[bytes] = Counter()
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "_MOST_OPEN", most_open)
+        if not with_c:
+            without_native(patch)
+        spill = Spill(Path(name), 0)
+        for some in counts:
+            spill.write({token: count // 8 + 1 for token, count in some.items()})
+            expected.update({token: count // 8 + 1 for token, count in some.items()})
+        batches = list(spill.merged())
+        assert not list(Path(name).iterdir())
+    merged = [pair for batch in batches for pair in zip(batch.tokens(), batch.counts.tolist(), strict=True)]
+    assert merged == sorted(expected.items())
+    lengths = [length for batch in batches for length in batch.lengths().tolist()]
+    assert lengths == [len(token.decode()) for token, _ in merged]
+
+
+@given(st.lists(st.text(st.sampled_from("ab\0\u00e9"), max_size=20), max_size=30))
+def test_a_drained_counter_is_a_run_and_empty(words: list[str]) -> None:
+    counter = native.word_counter(Rules(none(), whitespace()))
+    if counter is None:
+        pytest.skip("the optional C module is not built")
+    expected = Counter(word.encode() for word in " ".join(words).split())
+    for _ in range(2):
+        counter.update(" ".join(words).encode())
+        assert counter.types() == len(expected)
+        with tempfile.TemporaryDirectory() as name:
+            spill = Spill(Path(name), 0)
+            spill.drain(counter)
+            drained = [(t, n) for b in spill.merged() for t, n in zip(b.tokens(), b.counts.tolist(), strict=True)]
+        assert drained == sorted(expected.items())
+        assert counter.types() == 0
+        assert counter.counts() == {}
+
+
+def test_a_counter_is_full_before_it_grows_beyond_the_limit() -> None:
+    counter = native.word_counter(Rules(none(), whitespace()))
+    if counter is None:
+        pytest.skip("the optional C module is not built")
+    assert not counter.full(10, 0)  # an empty one takes a block whatever it needs
+    counter.update(b"one two")
+    assert counter.full(10, 1024 * 32)
+    assert not counter.full(10, 1024 * 32 + 10)
+    assert counter.full(2000, 1024 * 32 + 2000)  # a thousand words more: it would grow
+    assert not counter.full(2000, 3 * 1024 * 32 + 2000)
+    counter.drain(1)
+    with pytest.raises(RuntimeError, match="drain it to its end"):
+        counter.update(b"three")
+
+
+def test_a_run_cut_short_is_an_error() -> None:
+    if not native.NATIVE:
+        pytest.skip("the optional C module is not built")
+    for data in (b"\1", b"\5\0\0\0" + bytes(8) + b"abc"):
+        with pytest.raises(ValueError, match="ends within a record"):
+            native.run_merger((io.BytesIO(data).read,))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,7 +26,10 @@ from rnnpipe.cli.common import (
 if TYPE_CHECKING:
     from rnnpipe.text.files import Errors
     from rnnpipe.text.rules import Level
-    from rnnpipe.text.vocabulary import Vocabulary
+    from rnnpipe.text.vocabulary import Summary, Vocabulary
+
+
+_LEAST_MEMORY = 128 << 20
 
 
 @click.command("build-dict")
@@ -52,6 +56,13 @@ if TYPE_CHECKING:
     metavar="FIRST:LAST",
     help="Print what each unknown threshold from FIRST to LAST gives; without -o, write nothing.",
 )
+@click.option(
+    "--max-memory",
+    default="1G",
+    show_default=True,
+    metavar="SIZE",
+    help="Of counts that need more, such as 512M, the rest goes to the disk meanwhile; the result is the same.",
+)
 @workers_option
 @text_options
 @json_option
@@ -65,6 +76,7 @@ def command(
     unknown_threshold: int | None,
     max_size: int | None,
     preview: str | None,
+    max_memory: str,
     workers: int | None,
     encoding: str,
     errors: Errors,
@@ -99,6 +111,7 @@ def command(
             tokenizer=split,
             unknown_threshold=usual_threshold if unknown_threshold is None else unknown_threshold,
             max_size=max_size,
+            max_memory=memory_size(max_memory),
             encoding=encoding,
             errors=errors,
             workers=workers,
@@ -108,16 +121,24 @@ def command(
     if thresholds is not None:
         print_preview(built.vocabulary, thresholds, as_json)
         if output is not None:
-            say(f"{output}: written with the unknown threshold {built.vocabulary.unknown_threshold}")
+            say(f"{output}: written with the unknown threshold {built.summary.unknown_threshold}")
         return
     assert output is not None
-    summary = summarize(built.vocabulary)
     if as_json:
-        print_json({"dictionary": str(output), **summary})
+        print_json({"dictionary": str(output), **built.summary.to_json()})
         return
-    print_summary(built.vocabulary)
-    print_borderline(built.vocabulary)
+    print_summary(built.summary)
+    print_borderline(built.summary)
     hint("encode", *inputs, "--dict", output, "-o", f"{output.with_suffix('')}-tokens")
+
+
+def memory_size(text: str) -> int:
+    """Return the bytes of a size such as 512M or 2G (powers of 1024)."""
+    found = re.fullmatch(r"([0-9]{1,12})([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    size = int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ") if found else 0
+    if size < _LEAST_MEMORY:
+        raise click.UsageError(f"--max-memory {text}: expected a size of at least 128M, such as 512M or 2G.")
+    return size
 
 
 def threshold_range(text: str) -> range:
@@ -146,40 +167,18 @@ def print_preview(vocabulary: Vocabulary, thresholds: range, as_json: bool) -> N
     print_table(table, right=(0, 1, 2, 3))
 
 
-def summarize(vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return the figures of a dictionary by name."""
-    return {
-        "size": vocabulary.size,
-        "types": vocabulary.types,
-        "tokens": vocabulary.total,
-        "coverage": vocabulary.coverage,
-        "unknown_rate": 1 - vocabulary.coverage,
-        "unknown_threshold": vocabulary.unknown_threshold,
-        "max_size": vocabulary.max_size,
-        "characters": vocabulary.characters,
-        "characters_in_tokens": sum(len(t) * c for t, c in zip(vocabulary.tokens, vocabulary.counts, strict=True)),
-        "digest": vocabulary.digest,
-        **vocabulary.rules.brief(),
-    }
-
-
-def print_summary(vocabulary: Vocabulary) -> None:
+def print_summary(summary: Summary) -> None:
     """Print the figures of a dictionary."""
-    figures = summarize(vocabulary)
-    click.echo(f"{vocabulary.size:,} ids: {vocabulary.kept:,} of {vocabulary.types:,} types, <doc> and <unk>")
-    seldom = vocabulary.unknown_threshold
+    click.echo(f"{summary.size:,} ids: {summary.kept:,} of {summary.types:,} types, <doc> and <unk>")
+    seldom = summary.unknown_threshold
     click.echo(
-        f"{vocabulary.total:,} tokens, coverage {vocabulary.coverage:.3%}, unknown {1 - vocabulary.coverage:.3%} "
+        f"{summary.total:,} tokens, coverage {summary.coverage:.3%}, unknown {1 - summary.coverage:.3%} "
         f"({f'seen at most {seldom} times' if seldom >= 0 else 'never seen'})"
     )
-    click.echo(f"{figures['characters']:,} characters read, {figures['characters_in_tokens']:,} of them in tokens")
+    click.echo(f"{summary.characters:,} characters read, {summary.characters_in_tokens:,} of them in tokens")
 
 
-def print_borderline(vocabulary: Vocabulary, shown: int = 6) -> None:
+def print_borderline(summary: Summary) -> None:
     """Print the tokens nearest to the threshold, on either side."""
-    for label, first, last in (
-        ("last kept", max(0, vocabulary.kept - shown), vocabulary.kept),
-        ("first unknown", vocabulary.kept, min(len(vocabulary.tokens), vocabulary.kept + shown)),
-    ):
-        words = [f"{vocabulary.tokens[k]!r} {vocabulary.counts[k]}" for k in range(first, last)]
-        click.echo(f"{label}: {', '.join(words) or 'none'}")
+    for label, pairs in (("last kept", summary.last_kept), ("first unknown", summary.first_unknown)):
+        click.echo(f"{label}: {', '.join(f'{token!r} {count}' for token, count in pairs) or 'none'}")

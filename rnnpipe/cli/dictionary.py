@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rnnpipe.cli.build_dict import print_borderline, print_preview, print_summary, summarize, threshold_range
+from rnnpipe.cli.build_dict import print_borderline, print_preview, print_summary, threshold_range
 from rnnpipe.cli.common import PATH, json_option, print_json, print_table
 from rnnpipe.cli.dictionary_exchange import export, import_
 from rnnpipe.cli.dictionary_merge import merge, prune
@@ -58,10 +58,10 @@ def stats(dictionary: Path, preview: str | None, as_json: bool) -> None:
         print_preview(vocabulary, thresholds, as_json)
         return
     if as_json:
-        print_json({**summarize(vocabulary), "counted": list(vocabulary.counted)})
+        print_json({**vocabulary.summary().to_json(), "counted": list(vocabulary.counted)})
         return
-    print_summary(vocabulary)
-    print_borderline(vocabulary)
+    print_summary(vocabulary.summary())
+    print_borderline(vocabulary.summary())
     click.echo(f"cleaner {vocabulary.rules.cleaner.brief()}, tokenizer {vocabulary.rules.tokenizer.brief()}")
     for item in vocabulary.counted:
         click.echo(f"counted ({item['part']}): {item['name']}, {item['bytes']:,} bytes, {item['sha256'][:16]}")

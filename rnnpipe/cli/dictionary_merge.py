@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.build_dict import print_summary, summarize
+from rnnpipe.cli.build_dict import print_summary
 from rnnpipe.cli.common import PATH, json_option, print_json
 
 if TYPE_CHECKING:
@@ -87,6 +87,6 @@ def write(vocabulary: Vocabulary, output: Path, as_json: bool) -> None:
         raise InputError(f"{output}: no token would have an id; lower the unknown threshold.")
     vocabulary.save(output)
     if as_json:
-        print_json({"dictionary": str(output), **summarize(vocabulary)})
+        print_json({"dictionary": str(output), **vocabulary.summary().to_json()})
     else:
-        print_summary(vocabulary)
+        print_summary(vocabulary.summary())

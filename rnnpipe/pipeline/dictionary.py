@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rnnpipe.data.text_files import temporary_folder
 from rnnpipe.errors import InputError
@@ -20,19 +22,31 @@ from rnnpipe.pipeline.common import (
 )
 from rnnpipe.text.counting import Counts, count_tokens
 from rnnpipe.text.files import Errors, TextFile, open_texts
+from rnnpipe.text.large import write_dictionary
 from rnnpipe.text.rules import Named, TextRules
+from rnnpipe.text.runs import Spill
 from rnnpipe.text.subwords import subword_counts
 from rnnpipe.text.vocabulary import START as DICTIONARY_START
-from rnnpipe.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
+from rnnpipe.text.vocabulary import Summary, Vocabulary, build_vocabulary, load_vocabulary
 
 
 @dataclass(frozen=True)
 class Built:
-    """What the stage wrote: the vocabulary, the bytes mended on the way in, and whether it was there already."""
+    """What the stage wrote: its figures, the bytes mended on the way in, and whether it was there already."""
 
-    vocabulary: Vocabulary
+    summary: Summary
     mended_bytes: int
+    out: Path | None
+    in_memory: Vocabulary | None  # None: it may be larger than memory, and lies in `out` alone
     skipped: bool = False
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Return the vocabulary, read from its file if need be."""
+        if self.in_memory is not None:
+            return self.in_memory
+        assert self.out is not None
+        return load_vocabulary(self.out)
 
 
 def build_dict(
@@ -46,6 +60,7 @@ def build_dict(
     encoding: str = "utf-8",
     errors: Errors = "strict",
     workers: int | None = None,
+    max_memory: int = 1 << 30,
     skip: bool = False,
     before_writing: Callable[[], None] = lambda: None,
     progress: Progress = no_progress,
@@ -54,12 +69,13 @@ def build_dict(
 
     The file is the same to the byte for any number of workers and any order of inputs. `cleaner` None means the one
     that a cleaned corpus went through, otherwise `unicode-words`. A tokenizer that learns does so from the counts, and
-    what it has learnt stands among the rules of the dictionary. With `skip`, a dictionary that already counts just
-    this is left as it is; `before_writing` is called when there is none, and may raise.
+    what it has learnt stands among the rules of the dictionary. Counts that need more than `max_memory` bytes lie on
+    the disk meanwhile. With `skip`, a dictionary that already counts just this is left as it is; `before_writing` is
+    called when there is none, and may raise.
     """
     if out is not None:
         check_output_file(out, inputs, DICTIONARY_START, "a dictionary")
-    with temporary_folder() as spool:
+    with temporary_folder() as spool, ThreadPoolExecutor(1) as beside:
         corpora = find_corpora(inputs)
         if corpora:
             chosen = [(corpus, "train" if "train" in corpus.parts else "all") for corpus in corpora]
@@ -69,11 +85,11 @@ def build_dict(
         texts = [text for part_texts, _ in by_part for text in part_texts]
         rules = TextRules(cleaner or (corpora[0].cleaner if corpora else Named("unicode-words")), tokenizer)
         loader = rules_loader(rules, corpora, "--cleaner")
-        counted = [record for own, part in by_part for record in describe_texts(_whole_files(own), part)]
+        hashing = beside.submit(_describe, by_part)
         if skip and out is not None and out.is_file():
             before = load_vocabulary(out)
             wanted = build_vocabulary(
-                {}, rules, unknown_threshold=unknown_threshold, max_size=max_size, counted=counted
+                {}, rules, unknown_threshold=unknown_threshold, max_size=max_size, counted=hashing.result()
             )
             if (before.rules.unlearnt, before.counted, before.unknown_threshold, before.max_size) == (
                 wanted.rules,
@@ -81,9 +97,30 @@ def build_dict(
                 unknown_threshold,
                 max_size,
             ):
-                return Built(before, 0, skipped=True)
+                return Built(before.summary(), 0, out, before, skipped=True)
         before_writing()
-        counts = count_tokens(texts, loader, errors=errors, workers=workers or workers_for(texts), progress=progress)
+        spill = Spill(spool, max_memory)
+        counts = count_tokens(
+            texts, loader, errors=errors, workers=workers or workers_for(texts), spill=spill, progress=progress
+        )
+        counted = hashing.result()
+        if spill.runs:
+            if out is None or load_rules(rules.cleaner, rules.tokenizer).tokenizer.learn is not None:
+                raise InputError(
+                    f"{', '.join(inputs)}: the counts do not fit into {max_memory >> 20}M of memory, as a preview "
+                    "and a tokenizer that learns need them; raise --max-memory."
+                )
+            summary = write_dictionary(
+                out,
+                spill,
+                rules,
+                unknown_threshold=unknown_threshold,
+                max_size=max_size,
+                counted=counted,
+                characters=counts.characters,
+                check=lambda kept, most: check_kept(kept, most, unknown_threshold, inputs),
+            )
+            return Built(summary, counts.mended_bytes, out, None)
         rules, tokens = learn(rules, counts)
         vocabulary = build_vocabulary(
             tokens,
@@ -96,7 +133,7 @@ def build_dict(
     check_vocabulary(vocabulary, counts, inputs)
     if out is not None:
         vocabulary.save(out)
-    return Built(vocabulary, counts.mended_bytes)
+    return Built(vocabulary.summary(), counts.mended_bytes, out, vocabulary)
 
 
 def learn(rules: TextRules, counts: Counts) -> tuple[TextRules, Mapping[bytes, int]]:
@@ -109,6 +146,10 @@ def learn(rules: TextRules, counts: Counts) -> tuple[TextRules, Mapping[bytes, i
         return rules, counts.tokens
     learnt = rules.learnt(tokenizer.learn({word.decode(): number for word, number in counts.tokens.items()}))
     return learnt, subword_counts(counts.tokens, load_rules(learnt.cleaner, learnt.tokenizer).tokenizer)
+
+
+def _describe(by_part: Sequence[tuple[list[TextFile], str]]) -> list[dict[str, Any]]:
+    return [record for texts, part in by_part for record in describe_texts(_whole_files(texts), part)]
 
 
 def _whole_files(texts: Sequence[TextFile]) -> list[TextFile]:
@@ -128,9 +169,14 @@ def check_vocabulary(vocabulary: Vocabulary, counts: Counts, inputs: Sequence[st
             f"{names}: no token is left after cleaner '{vocabulary.rules.cleaner.name}' and tokenizer "
             f"'{vocabulary.rules.tokenizer.name}'; use another cleaner or text."
         )
-    if vocabulary.kept == 0:
+    check_kept(vocabulary.kept, vocabulary.counts[0], vocabulary.unknown_threshold, inputs)
+
+
+def check_kept(kept: int, most: int, unknown_threshold: int, inputs: Sequence[str]) -> None:
+    """Raise InputError if no token is above the threshold; the most frequent one occurs `most` times."""
+    if kept == 0:
         raise InputError(
-            f"{names}: no token occurs more than {vocabulary.unknown_threshold} times (the most frequent: "
-            f"{vocabulary.counts[0]}), so all would be unknown. Lower the threshold with --unknown-threshold "
-            "(for train: --set text.unknown_threshold=N) or give more text."
+            f"{', '.join(inputs)}: no token occurs more than {unknown_threshold} times (the most frequent: {most}), so "
+            "all would be unknown. Lower the threshold with --unknown-threshold (for train: --set "
+            "text.unknown_threshold=N) or give more text."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from rnnpipe.errors import InputError
 from rnnpipe.text.files import Block, BlockText, Errors, TextFile, cut_blocks, cut_characters, read_block
 from rnnpipe.text.native import is_native, word_counter
 from rnnpipe.text.rules import LoadRules, Rules
+from rnnpipe.text.runs import TYPE_BYTES, Spill
 from rnnpipe.text.workers import map_ordered
 
 if TYPE_CHECKING:
@@ -69,20 +71,31 @@ def count_tokens(
     *,
     errors: Errors = "strict",
     workers: int = 1,
+    spill: Spill | None = None,
     progress: Callable[[int], None] = lambda done_bytes: None,
 ) -> Counts:
-    """Return the exact token counts of all texts; `progress` hears of the bytes read since it was last called."""
+    """Return the exact token counts of all texts; `progress` hears of the bytes read since it was last called.
+
+    Counts that do not fit into the memory that `spill` has are its runs afterwards, all of them, and none are returned.
+    """
     rules = load_rules()
     blocks = (block for text in texts for block in text_blocks(text, rules))
     total = Counts(mended_bytes=sum(text.mended for text in texts))
-    tasks = ((group, errors) for group in batched(blocks, _GROUP_BLOCKS))
-    counters = _Counters(rules) if is_native(rules) else None
+    counters = _Counters(rules, spill, workers) if is_native(rules) else None
+    group_blocks = _GROUP_BLOCKS if counters is not None or spill is None else max(1, _GROUP_BLOCKS // 4)
+    tasks = ((group, errors) for group in batched(blocks, group_blocks))
     count = _count_group if counters is None else counters.count
     for size, counts in map_ordered(count, load_rules, tasks, workers, threads=counters is not None):
         total.merge(counts)
         progress(size)
+        if spill is not None and len(total.tokens) * TYPE_BYTES > spill.count_bytes // 2:
+            spill.write(total.tokens)
+            total.tokens.clear()
     if counters is not None:
         total.tokens.update(counters.merged())
+    elif spill is not None and spill.runs:
+        spill.write(total.tokens)
+        total.tokens.clear()
     return total
 
 
@@ -96,8 +109,10 @@ def batched(blocks: Iterable[Block], size: int) -> Iterator[list[Block]]:
 class _Counters:
     """Counters of the C extension, one for each thread at work."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, spill: Spill | None = None, workers: int = 1) -> None:
         self._rules = rules
+        self._spill = spill
+        self._most_bytes = sys.maxsize if spill is None else spill.count_bytes // workers
         self._idle: list[WordCounter] = []
 
     def count(self, rules: Rules, task: tuple[list[Block], Errors]) -> tuple[int, Counts]:
@@ -107,12 +122,19 @@ class _Counters:
         counter = self._idle.pop() if self._idle else self._new()
         for block in group:
             read = counts.take(block, errors)
+            if self._spill is not None and counter.full(len(read.raw), self._most_bytes):
+                self._spill.drain(counter)
             counter.update(read.raw)
         self._idle.append(counter)
         return _size(group), counts
 
     def merged(self) -> dict[bytes, int]:
-        """Return the tokens of all counters, which are done with."""
+        """Return the tokens of all counters, which are done with; none if they go to the runs."""
+        types = sum(counter.types() for counter in self._idle)
+        if self._spill is not None and (self._spill.runs or types * TYPE_BYTES > self._spill.count_bytes):
+            for counter in self._idle:
+                self._spill.drain(counter)
+            return {}
         first = self._idle.pop() if self._idle else self._new()
         for other in self._idle:
             first.merge(other)

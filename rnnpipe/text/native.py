@@ -6,7 +6,7 @@ It releases the interpreter's lock, so that threads share the work; without it p
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ else:
     NATIVE = getattr(_native, "INTERFACE", 1) == _INTERFACE and os.environ.get("RNNPIPE_NATIVE", "1") != "0"
 
 if TYPE_CHECKING:
-    from rnnpipe.text._native import WordCounter, WordEncoder
+    from rnnpipe.text._native import RunMerger, WordCounter, WordEncoder
 
 
 def is_native(rules: Rules) -> bool:
@@ -42,6 +42,11 @@ def word_counter(rules: Rules) -> WordCounter | None:
 def word_encoder(rules: Rules, words: Sequence[bytes], unknown: int) -> WordEncoder | None:
     """Return an encoder of those words into ids, their places in `words`, or None if the extension cannot."""
     return _native.WordEncoder(_native_rules(rules.cleaner), words, unknown) if is_native(rules) else None
+
+
+def run_merger(reads: tuple[Callable[[int], bytes], ...]) -> RunMerger | None:
+    """Return what merges the runs that these functions read, or None without the extension."""
+    return _native.RunMerger(reads) if NATIVE else None
 
 
 def count_characters(raw: bytes) -> int | None:

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -137,27 +137,87 @@ class Vocabulary:
 
     def to_bytes(self) -> bytes:
         """Return the dictionary file."""
-        header = {
-            "format": FORMAT,
-            "version": VERSION,
-            **self.rules.to_json(),
-            "unknown_threshold": self.unknown_threshold,
-            "max_size": self.max_size,
-            "totals": {"characters": self.characters, "tokens": self.total, "types": self.types},
-            "counted": list(self.counted),
-        }
-        if self.left_out.types:
-            header["left_out"] = {"types": self.left_out.types, "tokens": self.left_out.tokens}
-        lines = [json.dumps(header, ensure_ascii=False)]
-        lines += [f"{count}\t{escape(token)}" for token, count in zip(self.tokens, self.counts, strict=True)]
-        data = ("\n".join(lines) + "\n").encode()
-        first = len(lines[0].encode())
-        seal = f', "sha256": "{hashlib.sha256(data).hexdigest()}"}}'
-        return data[: first - 1] + seal.encode() + data[first:]
+        header = header_line(
+            self.rules,
+            unknown_threshold=self.unknown_threshold,
+            max_size=self.max_size,
+            characters=self.characters,
+            tokens=self.total,
+            types=self.types,
+            counted=self.counted,
+            left_out=self.left_out,
+        )
+        lines = (f"{count}\t{escape(token)}\n" for token, count in zip(self.tokens, self.counts, strict=True))
+        body = b"\n" + "".join(lines).encode()
+        return seal(header, hashlib.sha256(header + body).hexdigest()) + body
 
     def save(self, path: Path) -> None:
         """Write the dictionary file, whole and durable."""
         write_bytes(path, self.to_bytes())
+
+    def summary(self) -> Summary:
+        """Return the figures of the dictionary."""
+        pairs = list(zip(self.tokens, self.counts, strict=True))
+        return Summary(
+            rules=self.rules,
+            kept=self.kept,
+            types=self.types,
+            total=self.total,
+            covered=self.covered,
+            unknown_threshold=self.unknown_threshold,
+            max_size=self.max_size,
+            characters=self.characters,
+            characters_in_tokens=sum(len(token) * count for token, count in pairs),
+            digest=self.digest,
+            last_kept=tuple(pairs[max(0, self.kept - Summary.SHOWN) : self.kept]),
+            first_unknown=tuple(pairs[self.kept : self.kept + Summary.SHOWN]),
+        )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of a dictionary, which may itself be larger than memory, and the tokens nearest to its threshold."""
+
+    SHOWN: ClassVar[int] = 6
+
+    rules: TextRules
+    kept: int
+    types: int
+    total: int
+    covered: int
+    unknown_threshold: int
+    max_size: int | None
+    characters: int
+    characters_in_tokens: int
+    digest: str
+    last_kept: tuple[tuple[str, int], ...]
+    first_unknown: tuple[tuple[str, int], ...]
+
+    @property
+    def size(self) -> int:
+        """Return the number of ids: kept tokens and the two specials."""
+        return self.kept + 2
+
+    @property
+    def coverage(self) -> float:
+        """Return the share of the counted tokens that have an id of their own."""
+        return self.covered / self.total if self.total else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures by name."""
+        return {
+            "size": self.size,
+            "types": self.types,
+            "tokens": self.total,
+            "coverage": self.coverage,
+            "unknown_rate": 1 - self.coverage,
+            "unknown_threshold": self.unknown_threshold,
+            "max_size": self.max_size,
+            "characters": self.characters,
+            "characters_in_tokens": self.characters_in_tokens,
+            "digest": self.digest,
+            **self.rules.brief(),
+        }
 
 
 def build_vocabulary(
@@ -180,9 +240,45 @@ def build_vocabulary(
         counts=tuple(count for _, count in order),
         unknown_threshold=unknown_threshold,
         max_size=max_size,
-        counted=tuple(sorted(counted, key=lambda item: (item["name"], item["sha256"]))),
+        counted=sort_counted(counted),
         characters=characters,
     )
+
+
+def sort_counted(counted: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Return what was counted in the order of the dictionary file."""
+    return tuple(sorted(counted, key=lambda item: (item["name"], item["sha256"])))
+
+
+def header_line(
+    rules: TextRules,
+    *,
+    unknown_threshold: int,
+    max_size: int | None,
+    characters: int,
+    tokens: int,
+    types: int,
+    counted: Sequence[dict[str, Any]],
+    left_out: LeftOut = LeftOut(),
+) -> bytes:
+    """Return the first line of a dictionary file, without its line end and its digest."""
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        **rules.to_json(),
+        "unknown_threshold": unknown_threshold,
+        "max_size": max_size,
+        "totals": {"characters": characters, "tokens": tokens, "types": types},
+        "counted": list(counted),
+    }
+    if left_out.types:
+        header["left_out"] = {"types": left_out.types, "tokens": left_out.tokens}
+    return json.dumps(header, ensure_ascii=False).encode()
+
+
+def seal(header: bytes, digest: str) -> bytes:
+    """Return a first line with the digest of the file that begins with it."""
+    return header[:-1] + f', "sha256": "{digest}"}}'.encode()
 
 
 def escape(token: str) -> str:

@@ -254,6 +254,11 @@ static PyObject *counter_full(PyObject *object, PyObject *args)
     return PyBool_FromLong(table->used && bytes > (size_t)limit);
 }
 
+static PyObject *counter_types(PyObject *object, PyObject *Py_UNUSED(none))
+{
+    return PyLong_FromSize_t(((Native *)object)->table.used);
+}
+
 static PyObject *counter_drain(PyObject *object, PyObject *argument)
 {
     Native *self = (Native *)object;
@@ -394,6 +399,7 @@ static PyMethodDef counter_methods[] = {
     {"merge", counter_merge, METH_O, PyDoc_STR("Add the counts of another WordCounter to these.")},
     {"full", counter_full, METH_VARARGS,
      PyDoc_STR("Say whether counting a block of so many bytes could take more than so many bytes of memory.")},
+    {"types", counter_types, METH_NOARGS, PyDoc_STR("Return how many words there are, dropped ones too.")},
     {"drain", counter_drain, METH_O,
      PyDoc_STR("Return about so many bytes of records, by word; at the end nothing, and the counter is empty.")},
     {NULL, NULL, 0, NULL},
