@@ -36,7 +36,8 @@ def keys(sequences: Sequences) -> set[bytes]:
         ("binary-addition", {**SMALL, "width": 5}),
         ("binary-addition", {**SMALL, "width": 3, "all_pairs": True, "loss": "mse"}),
         ("sine", SMALL),
-        ("sine", {**SMALL, "target": "last", "noise": 0.1}),
+        ("sine", {**SMALL, "min_length": 2, "noise": 0.1}),
+        ("sine", {**SMALL, "min_length": 2, "target": "last"}),
         ("sine-windows", {"points": 60}),
         ("sine-windows", {"points": 60, "apart": False, "split": "4:1", "target": "every", "window": 5}),
     ],
@@ -131,16 +132,21 @@ def test_all_pairs() -> None:
 
 
 def test_sine() -> None:
-    dataset = Sine(**SMALL, length=7, step=0.5, phases=(1.0, 1.25))
+    dataset = Sine(**SMALL, min_length=7, max_length=7, step=0.5, phases=(1.0, 1.25))
     found = dataset.sequences("train")
     phases = np.arcsin(found.inputs[:, 0, 0].astype(np.float64))
     assert 1.0 - 1e-3 < phases.min() < phases.max() < 1.25 + 1e-3
     expected = np.sin(phases[:, None] + 0.5 * np.arange(8))
     np.testing.assert_allclose(found.inputs[..., 0], expected[:, :-1], atol=1e-5)
     np.testing.assert_allclose(found.targets[..., 0], expected[:, 1:], atol=1e-5)
-    last = Sine(**SMALL, length=7, step=0.5, phases=(1.0, 1.25), target="last").sequences("train")
+    ragged = Sine(**SMALL, min_length=2, max_length=7, step=0.5, target="last").sequences("train")
+    assert set(ragged.lengths.tolist()) == {2, 3, 4, 5, 6, 7}
+    for inputs, target, length in zip(ragged.inputs[..., 0], ragged.targets[:, 0], ragged.lengths, strict=True):
+        expected = 2 * math.cos(0.5) * inputs[length - 1] - inputs[length - 2]
+        assert target == pytest.approx(expected, abs=1e-5)
+    last = Sine(**SMALL, min_length=7, max_length=7, step=0.5, phases=(1.0, 1.25), target="last").sequences("train")
     assert last.targets[:, 0].tolist() == found.targets[:, -1, 0].tolist()
-    noisy = Sine(**SMALL, length=7, step=0.5, phases=(1.0, 1.25), noise=0.1).sequences("train")
+    noisy = Sine(**SMALL, min_length=7, max_length=7, step=0.5, phases=(1.0, 1.25), noise=0.1).sequences("train")
     assert np.std(noisy.inputs - found.inputs) == pytest.approx(0.1, rel=0.2)
     assert noisy.targets.tolist() == found.targets.tolist()
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from rnnpipe.data.base import PARTS, Part, Sequences
-from rnnpipe.data.synthetic.drawing import check_lengths, check_sizes
+from rnnpipe.data.synthetic.drawing import check_lengths, check_sizes, cut, draw_lengths
 from rnnpipe.data.windowing import Target, check_shape, share_points, windows
 from rnnpipe.errors import UsageError
 
@@ -16,9 +16,12 @@ from rnnpipe.errors import UsageError
 class Sine:
     """x_t = sin(phase + (t - 1) step) with a phase drawn uniformly from `phases`; the target is x_{t+1}.
 
-    train, valid, test: waves of each part, of `length` timesteps. target: the next value at every timestep, or behind
-    the last. noise: standard deviation of what is added to every input (targets stay clean). seed: of the generators,
-    one a part. Source: the published Elman program (7,000 waves, phases from 0 to pi, step pi/6).
+    train, valid, test: waves of each part. min_length, max_length: timesteps, uniform between them. target: the next
+    value at every timestep, or behind the last alone. (The first value does not tell whether the wave rises or falls,
+    so that its next one cannot be known; with a target at the last and a min_length of 2 it is not asked for.) noise:
+    standard deviation of what is added to every input; targets stay clean. seed: of the generators, one a part.
+
+    Source: the published Elman program (7,000 waves, phases from 0 to pi, step pi/6).
     """
 
     loss: Literal["mse"] = "mse"
@@ -30,7 +33,8 @@ class Sine:
         train: int = 5000,
         valid: int = 1000,
         test: int = 1000,
-        length: int = 12,
+        min_length: int = 12,
+        max_length: int = 12,
         step: float = math.pi / 6,
         phases: tuple[float, float] = (0.0, math.pi),
         noise: float = 0.0,
@@ -38,14 +42,14 @@ class Sine:
         seed: int = 0,
     ) -> None:
         check_sizes("dataset 'sine'", train=train, valid=valid, test=test)
-        check_lengths("dataset 'sine'", length, length)
+        check_lengths("dataset 'sine'", min_length, max_length)
         if not phases[0] < phases[1] or not all(map(math.isfinite, (*phases, step, noise))) or noise < 0:
             raise UsageError(
                 f"dataset 'sine': phases={list(phases)}, step={step}, noise={noise}: phases are two finite numbers, "
                 "the lower first; step is finite, noise 0 or more."
             )
         self.sizes = dict(zip(PARTS, (train, valid, test), strict=True))
-        self.length = length
+        self.min_length, self.max_length = min_length, max_length
         self.step = step
         self.phases = phases
         self.noise = noise
@@ -55,18 +59,21 @@ class Sine:
     def sequences(self, split: Part) -> Sequences:
         """Return one part."""
         number = PARTS.index(split) if split in PARTS else len(PARTS)
-        return self._waves(np.random.default_rng([self.seed, number]), self.sizes.get(split, 0), self.length)
+        generator = np.random.default_rng([self.seed, number])
+        return self._waves(generator, self.sizes.get(split, 0), self.min_length, self.max_length)
 
     def at_length(self, length: int, count: int, seed: int) -> Sequences:
         """Return `count` new waves of `length` timesteps."""
-        return self._waves(np.random.default_rng(seed), count, length)
+        return self._waves(np.random.default_rng(seed), count, length, length)
 
-    def _waves(self, generator: np.random.Generator, count: int, length: int) -> Sequences:
+    def _waves(self, generator: np.random.Generator, count: int, min_length: int, max_length: int) -> Sequences:
         phases = generator.uniform(*self.phases, (count, 1))
-        values = np.sin(phases + np.arange(length + 1) * self.step)[..., None]
-        inputs = values[:, :-1] + self.noise * generator.standard_normal((count, length, 1))
-        targets = values[:, 1:] if self.target == "every" else values[:, -1]
-        return Sequences(inputs.astype(np.float32), targets.astype(np.float32), np.full(count, length, np.int64))
+        lengths = draw_lengths(generator, count, min_length, max_length)
+        values = np.sin(phases + np.arange(max_length + 1) * self.step)[..., None].astype(np.float32)
+        noise = generator.standard_normal((count, max_length, 1)).astype(np.float32)
+        inputs = cut(values[:, :-1] + np.float32(self.noise) * noise, lengths)
+        targets = cut(values[:, 1:], lengths) if self.target == "every" else values[np.arange(count), lengths]
+        return Sequences(inputs, targets, lengths)
 
 
 class SineWindows:
@@ -119,5 +126,5 @@ class SineWindows:
 
     def at_length(self, length: int, count: int, seed: int) -> Sequences:
         """Return `count` windows of `length` timesteps from anywhere on the wave."""
-        sine = Sine(train=1, length=length, step=self.step, phases=(0.0, 2 * math.pi), target=self.target)
+        sine = Sine(train=1, step=self.step, phases=(0.0, 2 * math.pi), target=self.target)
         return sine.at_length(length, count, seed)
