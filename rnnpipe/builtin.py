@@ -150,7 +150,10 @@ def register_backends() -> dict[str, str]:
 
 @hookimpl
 def register_callbacks() -> dict[str, str]:
-    return {"tensorboard": "rnnpipe.training.tensorboard:TensorBoard"}
+    return {
+        "tensorboard": "rnnpipe.training.tensorboard:TensorBoard",
+        "trajectory": "rnnpipe.training.trajectory:Trajectory",
+    }
 
 
 @hookimpl
