@@ -90,6 +90,25 @@ def draw_lines(
     _save(figure, path, title)
 
 
+def draw_surface(
+    x: Any, y: Any, cost: Any, paths: Mapping[str, Any], path: Path, *, title: str, names: tuple[str, str]
+) -> None:
+    """Write a cost over two weights as a map of its logarithm, with paths over it, to a PNG file.
+
+    x, y: values of the weights, [X] and [Y]. cost: [Y, X], above 0. paths: by name, the weights step by step, [S, 2].
+    """
+    figure = _figure(8)
+    axis = figure.subplots()
+    shown = axis.pcolormesh(x, y, cost, norm="log", cmap="Greys_r", shading="gouraud")
+    figure.colorbar(shown, label="cost")
+    for name, points in paths.items():
+        axis.plot(points[:, 0], points[:, 1], label=name, marker=".", markersize=3, linewidth=1)
+        axis.plot(points[-1:, 0], points[-1:, 1], marker="x", color="black")
+    axis.set(xlabel=names[0], ylabel=names[1], xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    axis.legend(loc="upper left")
+    _save(figure, path, title)
+
+
 def _figure(width: float) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -34,6 +34,7 @@ COMMANDS = {
     "forecast": ("forecast", "Continue a series with a run of sequences."),
     "probe": ("probe", "Show how far back a run sees, by its gradients."),
     "plot": ("plot", "Draw the loss curves of a run."),
+    "reproduce": ("reproduce", "Run the published experiments again and compare."),
     "verify": ("verify", "Check a run or another output against its digests."),
     "corpus": ("corpus", "List, fetch or audit corpora."),
     "plugins": ("plugins", "List, show, check and begin plugins."),

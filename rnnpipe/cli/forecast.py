@@ -71,7 +71,7 @@ def command(
     )
     _write(found, jsonl)
     if plot is not None:
-        _draw(found, plot, run.name)
+        draw_forecast(found, plot, run.name)
     error = found.largest_error
     known = "" if error is None else f"; largest error over {len(found.truth):,} of them {number(error)}"
     say(f"{found.source}: {len(found.prefix):,} timesteps read, {steps:,} forecast{known}")
@@ -92,7 +92,8 @@ def _write(found: Forecast, jsonl: bool) -> None:
     click.echo(table.getvalue(), nl=False)
 
 
-def _draw(found: Forecast, path: Path, title: str) -> None:
+def draw_forecast(found: Forecast, path: Path, title: str) -> None:
+    """Draw prefix, forecast and truth to a PNG file."""
     from rnnpipe.plots import draw_lines
 
     begun = len(found.prefix)

@@ -13,11 +13,11 @@ from rnnpipe.errors import UsageError
 from rnnpipe.training.callbacks import TrainState
 
 FILE = "trajectory.csv"
-_MOST_NUMBERS = 64
+_MOST_NUMBERS = 1000
 
 
 class Trajectory:
-    """Writes every weight at every logged step to `trajectory.csv` in the run's folder, for up to 64 weights.
+    """Writes every weight at every logged step to `trajectory.csv` in the run's folder, for up to 1,000 weights.
 
     Columns: step, and each parameter's name with its place, as `recurrent.layers.0.weight_ih[0]`. The first row is step
     0, before training. The file is written at evaluations and at the end; one that is there is gone on with.
@@ -32,7 +32,7 @@ class Trajectory:
         count = sum(parameter.numel() for parameter in state.model.parameters())
         if count > _MOST_NUMBERS:
             raise UsageError(
-                f"callback 'trajectory': the network has {count:,} weights; it is for up to {_MOST_NUMBERS}."
+                f"callback 'trajectory': the network has {count:,} weights; it is for up to {_MOST_NUMBERS:,}."
             )
         self.rows = [row for row in read_trajectory(self.path)[1:] if int(row[0]) < state.step] if state.step else []
         self._take(state)
