@@ -25,7 +25,7 @@ from rnnpipe.pipeline.audit import Unknown, audit
 from rnnpipe.text import files
 from rnnpipe.text.cleaning import none
 from rnnpipe.text.corpus import FORMAT, VERSION
-from rnnpipe.text.files import open_texts
+from rnnpipe.text.opening import open_texts
 from rnnpipe.text.rules import Rules
 from rnnpipe.text.tokenizing import characters, whitespace
 

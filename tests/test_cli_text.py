@@ -358,7 +358,7 @@ BAD_TEXTS = {
     "blank": (b" \n\n\t \n", "left"),
     "not UTF-8": (b"fine\nca\xe9 there\n", "line 2, byte 7 (0xe9)"),
     "NUL": (b"fine\nno\0t\n", "line 2, byte 7: NUL"),
-    "UTF-16": ("hello there\n".encode("utf-16"), "--encoding"),
+    "UTF-16": ("hello there\n".encode("utf-16-le"), "--encoding"),
 }
 
 

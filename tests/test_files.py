@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import codecs
+import gzip
 import io
+import lzma
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,15 +26,14 @@ from rnnpipe.text.files import (
     BlockText,
     TextFile,
     character_boundary,
-    check_encoding,
     cut_blocks,
     cut_characters,
-    find_paths,
     line_boundary,
-    open_texts,
     read_block,
     total_bytes,
 )
+from rnnpipe.text.opening import check_encoding, find_paths, open_texts
+from rnnpipe.text.transcoding import COMPRESSED
 
 
 @contextmanager
@@ -274,9 +278,66 @@ def test_a_nul_byte_is_named_with_advice(tmp_path: Path) -> None:
     path.write_bytes(b"ab\nc\0d")
     with pytest.raises(InputError, match=r"nul\.txt, line 2, byte 4: NUL \(0x00\).*--errors"):
         read_all(open_one(path))
-    path.write_bytes("a\nb".encode("utf-16"))
-    with pytest.raises(InputError, match="--encoding utf-16"):
+    path.write_bytes("a\nb".encode("utf-16-le"))
+    with pytest.raises(InputError, match="--encoding utf-16-le"):
         read_all(open_one(path))
+
+
+# --- compressed input, and encodings found out ---
+
+COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+
+
+def compress(suffix: str, data: bytes) -> bytes:
+    if suffix != ".zst":
+        return COMPRESS[suffix](data)
+    return bytes(pytest.importorskip("zstandard", reason="the extra `zst` is not installed").compress(data))
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp932", "utf-16"])
+def test_compressed_texts_read_like_their_twin(tmp_path: Path, suffix: str, encoding: str) -> None:
+    text = "\u6771\u4eac one\r\n" * 100_000  # more than a piece
+    path = tmp_path / f"text.txt{suffix}"
+    path.write_bytes(compress(suffix, text.encode(encoding)))
+    (found,) = open_texts([str(tmp_path)], tmp_path / "spool", encoding=encoding)
+    assert found.name == str(path)
+    assert read_all(found).text == text.replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_damaged_compressed_texts(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"text.txt{suffix}"
+    whole = compress(suffix, b"some words\n" * 1000)
+    for data in (whole[: len(whole) // 2], b"some words\n", whole[:20] + bytes(9) + whole[29:]):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=rf"text\.txt\{suffix}: damaged, or not compressed as its name says"):
+            open_texts([str(path)], tmp_path / "spool")
+
+
+def test_zstandard_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    (tmp_path / "a.txt.zst").write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"a\.txt\.zst: .* pip install 'rnnpipe\[zst\]'"):
+        open_texts([str(tmp_path)], tmp_path / "spool")
+
+
+def test_encodings_are_found_out_file_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "\u65e5\u672c\u8a9e\u306e\u6587 and more\n" * 30_000  # pieces end within a character
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "cp932", "euc-jp"):
+        (tmp_path / f"{encoding}.txt").write_bytes(text.encode(encoding))
+    found = open_texts([str(tmp_path)], tmp_path / "spool", encoding="utf-8, cp932,euc-jp")
+    assert [read_all(one).text == text for one in found] == [True] * 5
+    (tmp_path / "big.txt").write_bytes(codecs.BOM_UTF16_BE + text.encode("utf-16-be"))
+    assert read_all(open_one(tmp_path / "big.txt")).text == text  # by its mark, though nobody asked
+    (tmp_path / "bad.txt").write_bytes(b"caf\xe9\xff\n")
+    with pytest.raises(InputError, match=r"bad\.txt: not valid in any of utf-8, cp932"):
+        open_one(tmp_path / "bad.txt", encoding="utf-8,cp932")
+    assert read_all(open_one(tmp_path / "bad.txt", encoding="ascii,cp932", errors="ignore")).text == "caf\n"
+    for data in (text.encode("cp932"), text.encode("utf-16"), text.encode()):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        (one,) = open_texts(["-"], tmp_path / "spool", encoding="utf-8,cp932")
+        assert read_all(one).text == text
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ from rnnpipe.pipeline.dictionary import build_dict
 from rnnpipe.pipeline.encode import encode
 from rnnpipe.pipeline.runs import read_record
 from rnnpipe.text.corpus import load_corpus
-from rnnpipe.text.files import cut_blocks, open_texts, read_block
+from rnnpipe.text.files import cut_blocks, read_block
+from rnnpipe.text.opening import open_texts
 from rnnpipe.text.vocabulary import load_vocabulary
 from rnnpipe.training.checkpoints import load_checkpoint, save_checkpoint
 from rnnpipe.training.metrics import read_metrics

@@ -31,7 +31,7 @@ run(sys.argv[1:])
 BAD = {
     "not UTF-8": (b"good\n" * 50 + b"caf\xe9\n", "bad.txt, line 51, byte 253 (0xe9): not valid utf-8"),
     "NUL": (b"good\r\n" * 50 + b"a\0b\n", "bad.txt, line 51, byte 301: NUL (0x00)"),
-    "UTF-16": (("text\n" * 9).encode("utf-16"), "pass --encoding utf-16"),
+    "UTF-16": (("text\n" * 9).encode("utf-16-le"), "pass --encoding utf-16"),
     "empty": (b"", "bad.txt: is empty"),
     "BOM alone": (b"\xef\xbb\xbf", "bad.txt: is empty"),
     "blank": (b" \n\t\r\n \xe2\x80\xa8\xc2\x85\n", "nothing is left after cleaning"),

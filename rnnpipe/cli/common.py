@@ -36,7 +36,13 @@ def text_options(function: Function) -> Function:
         show_default=True,
         help="What to do with bytes that are not of the encoding.",
     )(function)
-    return click.option("--encoding", default="utf-8", show_default=True, help="Encoding of the input.")(function)
+    return click.option(
+        "--encoding",
+        default="utf-8",
+        show_default=True,
+        metavar="NAME[,NAME...]",
+        help="Encoding of the input; of several, that which reads all of a file. UTF-16 is known by its mark.",
+    )(function)
 
 
 def workers_option(function: Function) -> Function:

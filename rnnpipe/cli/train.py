@@ -240,7 +240,7 @@ def _dry_run(config: Config, folder: Path, plan: Plan, overwrite: bool, as_json:
     from rnnpipe.pipeline.kind import task_kind
     from rnnpipe.pipeline.sequence_material import load_data
     from rnnpipe.pipeline.stages import plan_lines
-    from rnnpipe.text.files import find_paths
+    from rnnpipe.text.opening import find_paths
 
     check_may_run(config, folder, overwrite=overwrite, resume=True)
     sizes = None

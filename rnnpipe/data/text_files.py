@@ -12,16 +12,8 @@ from typing import Literal
 
 from rnnpipe.data.base import PARTS, Part
 from rnnpipe.errors import UsageError
-from rnnpipe.text.files import (
-    Errors,
-    TextFile,
-    character_boundary,
-    check_encoding,
-    cut_characters,
-    line_boundary,
-    open_texts,
-    read_block,
-)
+from rnnpipe.text.files import Errors, TextFile, character_boundary, cut_characters, line_boundary, read_block
+from rnnpipe.text.opening import check_encodings, open_texts
 
 Cut = Literal["line", "character"]
 
@@ -66,7 +58,7 @@ class TextFiles:
             raise UsageError("dataset 'text-files' needs inputs: files, folders, globs, or - for standard input.")
         self.inputs = list(inputs)
         self.shares = parse_split(split)
-        self.encoding = check_encoding(encoding)
+        self.encoding = ",".join(check_encodings(encoding))
         self.errors = errors
         self._opened: dict[Path, list[TextFile]] = {}  # standard input can be read only once
 

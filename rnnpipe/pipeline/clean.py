@@ -22,7 +22,8 @@ from rnnpipe.pipeline.common import (
 from rnnpipe.plugins import text_registry
 from rnnpipe.text.cleaning import CleaningReport
 from rnnpipe.text.corpus import FORMAT, META, OWN_FILES, VERSION, CleanTotals, is_corpus, load_corpus, write_clean
-from rnnpipe.text.files import Errors, TextFile, open_texts
+from rnnpipe.text.files import Errors, TextFile
+from rnnpipe.text.opening import open_texts
 from rnnpipe.text.rules import Named
 
 

@@ -15,7 +15,8 @@ from rnnpipe.errors import InputError
 from rnnpipe.plugins import text_registry
 from rnnpipe.text.cleaning import Cleaner
 from rnnpipe.text.corpus import CorpusFolder, is_corpus, load_corpus
-from rnnpipe.text.files import TextFile, find_paths, total_bytes
+from rnnpipe.text.files import TextFile, total_bytes
+from rnnpipe.text.opening import find_paths
 from rnnpipe.text.rules import LoadRules, Named, Rules, TextRules, rules_digest
 from rnnpipe.text.tokenizing import Tokenizer
 from rnnpipe.text.workers import default_workers

@@ -21,8 +21,9 @@ from rnnpipe.pipeline.common import (
     workers_for,
 )
 from rnnpipe.text.counting import Counts, count_tokens
-from rnnpipe.text.files import Errors, TextFile, open_texts
+from rnnpipe.text.files import Errors, TextFile
 from rnnpipe.text.large import write_dictionary
+from rnnpipe.text.opening import open_texts
 from rnnpipe.text.rules import Named, TextRules
 from rnnpipe.text.runs import Spill
 from rnnpipe.text.subwords import subword_counts

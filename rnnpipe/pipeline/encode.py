@@ -23,7 +23,8 @@ from rnnpipe.pipeline.common import (
     rules_loader,
     workers_for,
 )
-from rnnpipe.text.files import Errors, TextFile, open_texts
+from rnnpipe.text.files import Errors, TextFile
+from rnnpipe.text.opening import open_texts
 from rnnpipe.text.vocabulary import load_vocabulary
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rnnpipe.data.base import Part
 from rnnpipe.data.text_files import Cut, TextFiles, split_text
-from rnnpipe.text.files import Errors, TextFile, open_texts
+from rnnpipe.text.files import Errors, TextFile
+from rnnpipe.text.opening import open_texts
 
 # Title and author up to a blank line; then, between two lines of dashes, what the marks mean, unless there are none.
 _HEADER = re.compile(
