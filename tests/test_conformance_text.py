@@ -466,6 +466,28 @@ class OverlappingNumbers(Numbers):
         return replace(found, targets=found.targets + 1) if split == "test" else found
 
 
+class OtherLengths(Numbers):
+    def at_length(self, length: int, count: int, seed: int) -> Sequences:
+        return self.sequences("train")
+
+
+class DrawsAnew(Numbers):
+    def at_length(self, length: int, count: int, seed: int) -> Sequences:
+        self.calls = getattr(self, "calls", 0) + 1
+        inputs = np.random.default_rng(self.calls).random((count, length, 2), np.float32)
+        return Sequences(inputs, inputs.sum(1), np.full(count, length))
+
+
+class OneWay(Numbers):
+    def scale(self, values: Any) -> Any:
+        return values / 2
+
+
+class NotBack(OneWay):
+    def unscale(self, values: Any) -> Any:
+        return values * 3
+
+
 class AnyPart(Texts):
     def documents(self, split: Part) -> Iterable[str]:
         return super().documents(split if split in self.parts else "train")
@@ -497,6 +519,8 @@ WRONG_DATASETS: dict[str, list[Wrong]] = {
     "splits disjoint": [(Overlapping, set()), (OverlappingPairs, set()), (OverlappingNumbers, set())],
     "unknown part": [(AnyPart, set())],
     "files": [(WholeFiles, set())],
+    "sequences of a length": [(OtherLengths, set()), (DrawsAnew, set())],
+    "scaling": [(OneWay, set()), (NotBack, set())],
 }
 
 

@@ -55,7 +55,14 @@ class Sequences:
 
 @runtime_checkable
 class SequenceDataset(Protocol):
-    """Sequences of numbers with a target for the last timestep or for every one."""
+    """Sequences of numbers with a target for the last timestep or for every one.
+
+    It may have, besides: `tolerance`, below which an error is a hit (mean squared error); `classes`, how many there are
+    (cross-entropy; otherwise one more than the highest target); `continues`, whether a target is the next input, so
+    that outputs can be fed back (found out where every timestep has a target); `at_length(length, count, seed)`, new
+    `Sequences` of one length, drawn apart from the parts; `unscale(values)` and `scale(values)`, from inputs [..., I]
+    to a person's own units and back.
+    """
 
     loss: Literal["mse", "binary-cross-entropy", "cross-entropy"]
     target: Literal["last", "every"]

@@ -28,6 +28,7 @@ from rnnpipe.errors import UsageError
 from rnnpipe.testing.child import elsewhere
 from rnnpipe.testing.randomness import require_untouched, undisturbed
 from rnnpipe.testing.report import Check, Failure, Finding, Skipped, require
+from rnnpipe.testing.sequence_datasets import of_a_length, scaling
 from rnnpipe.testing.things import build, in_order, require_reachable, resolve
 from rnnpipe.text.files import Block, Errors, read_block
 
@@ -62,6 +63,8 @@ def checks(thing: Any, options: Mapping[str, Any]) -> list[Check]:
             Check("splits disjoint", lambda: _splits_disjoint(make())),
             Check("unknown part", lambda: _unknown_part(make())),
             Check("files", lambda: _files(make())),
+            Check("sequences of a length", lambda: of_a_length(make())),
+            Check("scaling", lambda: scaling(make())),
         ],
     )
     return undisturbed(made)
