@@ -179,7 +179,10 @@ def test_parts_of_a_plugin_with_options(folder: Path):
             ("--set", 'training.callbacks=[{name="diary", every="x"}]'),
             "it takes a whole number. Accepted: every=1, title='diary'.",
         ),
-        (("--set", "model.cell.forget_bias=much"), "it takes a number. Accepted: bias=True, forget_bias=0.0, peepholes=False."),
+        (
+            ("--set", "model.cell.forget_bias=much"),
+            "it takes a number. Accepted: bias=True, forget_bias=0.0, peepholes=False.",
+        ),
     ],
 )
 def test_wrong_options_list_the_accepted_ones(words: tuple[str, ...], message: str, folder: Path):

@@ -235,5 +235,17 @@ def test_the_error_says_what_failed() -> None:
         check_callback(Meddles)
 
 
+def test_a_trainer_of_sequences_is_tried_on_sequences() -> None:
+    seen: list[str] = []
+
+    def descends(task: Task, callbacks: Sequence[Callback], stop: Stop) -> TrainState:
+        seen.append(task.objective.units.items)
+        return fit(task, callbacks, stop)
+
+    descends.fits = "sequences"  # type: ignore[attr-defined]
+    check_trainer(descends)
+    assert set(seen) == {"timesteps"}
+
+
 def test_options_reach_the_trainer() -> None:
     check_trainer(needs_an_option, ridge=0.5)

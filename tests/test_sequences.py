@@ -24,9 +24,12 @@ from rnnpipe.data.base import Sequences
 from rnnpipe.data.sequences import SequenceData, batches_per_epoch, load_sequences, sequence_batches
 from rnnpipe.data.windows import Cursor
 from rnnpipe.errors import DivergedError, InputError, Interrupted, UsageError
-from rnnpipe.pipeline.build import build_optimizer, build_sequence_model, resolve_numerics
+from rnnpipe.models.sequence_model import SequenceModel
+from rnnpipe.pipeline.build import build_model, build_optimizer, build_sequence_model, resolve_numerics
 from rnnpipe.pipeline.evaluate_sequences import baselines, continues, in_train
 from rnnpipe.pipeline.sequence_material import sequence_material
+from rnnpipe.plugins import full_registry
+from rnnpipe.plugins.registry import Entry
 from rnnpipe.testing import ConformanceError, check_dataset, check_model
 from rnnpipe.training.checkpoints import pick_checkpoint
 from rnnpipe.training.loop import fit
@@ -515,9 +518,31 @@ def test_a_model_of_sequences_keeps_its_contract() -> None:
     check_model("sequence-model", readout_bias=False)
 
 
-def test_the_kit_finds_a_model_that_looks_behind_the_length() -> None:
-    from rnnpipe.models.sequence_model import SequenceModel
+class Slow(SequenceModel):
+    """A model as plugins write it: an option of its own, and the rest passed on."""
 
+    def __init__(self, input_layer: Any, recurrent: Any, output_size: int, *, share: float = 0.5, **given: Any) -> None:
+        super().__init__(input_layer, recurrent, output_size, **given)
+        self.share = share
+
+    def read_out(self, y: Any) -> Any:
+        return self.share * super().read_out(y)
+
+
+def test_a_model_of_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_model(Slow, share=0.1)
+    registry = full_registry()
+    entries = {**registry._entries["model"], "slow": [Entry("model", "slow", Slow, "tests", "1")]}
+    monkeypatch.setitem(registry._entries, "model", entries)
+    settings = config(model__name={"name": "slow", "share": 0.25})
+    built = build_sequence_model(settings, data().sizes)
+    assert isinstance(built, Slow)
+    assert built.share == 0.25
+    with pytest.raises(UsageError, match=r"model\.name=slow reads sequences, and this is a task of text"):
+        build_model(settings, 9)
+
+
+def test_the_kit_finds_a_model_that_looks_behind_the_length() -> None:
     class Careless(SequenceModel):
         """Takes the padding for timesteps."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -9,8 +11,9 @@ from rnnpipe.models.recurrent import Recurrent
 
 
 class Model(nn.Module):
-    """A network around one recurrent stack, `recurrent`."""
+    """A network around one recurrent stack, `recurrent`. `reads` says of which kind of task it is a model."""
 
+    reads: ClassVar[str]
     recurrent: Recurrent
 
     def example_input(self, timesteps: int) -> Tensor:

@@ -23,6 +23,8 @@ class LanguageModel(Model):
     each k tokens from a zero state, instead of carrying its state along the text; only then may it be bidirectional.
     """
 
+    reads = "text"
+
     def __init__(
         self,
         encoder: nn.Module,

@@ -20,6 +20,8 @@ class SequenceModel(Model):
     and must have its size. Outputs are what the loss takes: numbers for squared errors, logits for the cross-entropies.
     """
 
+    reads = "sequences"
+
     def __init__(
         self,
         input_layer: nn.Linear | None,

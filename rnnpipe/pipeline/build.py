@@ -19,7 +19,7 @@ from rnnpipe.models.recurrent import Recurrent
 from rnnpipe.models.sequence_model import SequenceModel
 from rnnpipe.options import bind_options
 from rnnpipe.pipeline.common import load_rules
-from rnnpipe.pipeline.kind import MODELS
+from rnnpipe.pipeline.kind import MODELS, Kind
 from rnnpipe.plugins import full_registry
 from rnnpipe.runtime import Numerics, processor_name, resolve_device, resolve_precision
 from rnnpipe.text.rules import Named
@@ -32,6 +32,7 @@ def build_model(config: Config, vocab_size: int) -> LanguageModel:
     model = config.model
     encoder = registry.build("encoder", model.encoder.name, model.encoder.options, vocab_size)
     name = model.name or Named(MODELS["text"])
+    _check_reads(name, "text")
     built: LanguageModel = registry.build(
         "model",
         name.name,
@@ -53,6 +54,7 @@ def build_sequence_model(config: Config, sizes: SequenceSizes) -> SequenceModel:
     _check_windows(config, sizes)
     input_layer = None if model.input_layer is None else nn.Linear(sizes.input_size, model.input_layer)
     name = model.name or Named(MODELS["sequences"])
+    _check_reads(name, "sequences")
     built: SequenceModel = full_registry().build(
         "model",
         name.name,
@@ -65,6 +67,13 @@ def build_sequence_model(config: Config, sizes: SequenceSizes) -> SequenceModel:
     )
     initialize(built, _initializers(model))
     return built
+
+
+def _check_reads(name: Named, kind: Kind) -> None:
+    """Raise UsageError for a model that says of itself that it reads data of another kind."""
+    reads = getattr(full_registry().get("model", name.name), "reads", kind)
+    if reads != kind:
+        raise UsageError(f"model.name={name.name} reads {reads}, and this is a task of {kind}; use {MODELS[kind]}.")
 
 
 def _check_windows(config: Config, sizes: SequenceSizes) -> None:

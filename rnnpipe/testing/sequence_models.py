@@ -29,8 +29,8 @@ TARGETS = ("last", "every")
 
 
 def reads_sequences(thing: Any) -> bool:
-    """Say whether a factory of models is one for sequences: it takes `target`, as rnnpipe gives it."""
-    return "target" in inspect.signature(thing).parameters
+    """Say whether a factory of models is one for sequences: it says so, or takes `target`, as rnnpipe gives it."""
+    return getattr(thing, "reads", None) == "sequences" or "target" in inspect.signature(thing).parameters
 
 
 def checks(thing: Any, options: Mapping[str, Any]) -> list[Check]:

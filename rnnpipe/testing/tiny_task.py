@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
-from rnnpipe.config import TrainingConfig
+from rnnpipe.config import TrainingConfig, config_from_table
+from rnnpipe.data.base import Part, Sequences
+from rnnpipe.data.sequences import load_sequences
 from rnnpipe.models.encoders import Embedding
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.models.recurrent import Recurrent
-from rnnpipe.pipeline.build import build_optimizer
+from rnnpipe.pipeline.build import build_optimizer, build_sequence_model
 from rnnpipe.testing.report import Failure
 from rnnpipe.testing.things import seeded
 from rnnpipe.training.checkpoints import Checkpoint, list_steps, load_checkpoint
+from rnnpipe.training.sequence_objective import SequenceObjective
 from rnnpipe.training.text_objective import TextObjective
 from rnnpipe.training.trainers import Task
 
@@ -43,6 +47,44 @@ def tiny_task(folder: Path, *, seed: int = 0, resume: Checkpoint | None = None) 
         record={"dictionary": "none"},
         resume=resume,
     )
+
+
+def tiny_sequence_task(folder: Path, *, seed: int = 0, resume: Checkpoint | None = None) -> Task:
+    """Return a task of sequences: an echo state network that is to give the input of two timesteps before."""
+    config = config_from_table(
+        {
+            "model": {"cell": "echo-state", "hidden_size": 8},
+            "training": {"batch_size": 4, "epochs": 0, "max_steps": STEPS, "evaluate_every": 3, "log_every": 2},
+        },
+        "the tiny task",
+    )
+    data = load_sequences("delay", _Delay())
+    with seeded(seed):
+        model = build_sequence_model(config, data.sizes)
+    return Task(
+        model=model,
+        objective=SequenceObjective(data.parts["train"], data.parts["valid"], data.sizes, config.training, seed=0),
+        config=config.training,
+        make_optimizer=partial(build_optimizer, config.training.optimizer),
+        device=torch.device("cpu"),
+        precision="float32",
+        seed=0,
+        folder=folder,
+        record={"sequences": data.digests()},
+        resume=resume,
+    )
+
+
+class _Delay:
+    """Noise; the target at each timestep is the input of two timesteps before."""
+
+    loss: Literal["mse", "binary-cross-entropy", "cross-entropy"] = "mse"
+    target: Literal["last", "every"] = "every"
+
+    def sequences(self, split: Part) -> Sequences:
+        count = {"train": 12, "valid": 6}.get(split, 0)
+        values = np.random.default_rng(count).uniform(-1, 1, (count, 9, 1)).astype(np.float32)
+        return Sequences(values[:, 2:], values[:, :-2], np.full(count, 7))
 
 
 def newest(folder: Path) -> Checkpoint:

@@ -18,14 +18,16 @@ from rnnpipe.options import bind_options
 from rnnpipe.testing.report import Check, Failure, Finding, require
 from rnnpipe.testing.tensors import describe, expect_finite, expect_same
 from rnnpipe.testing.things import attempt, in_order, require_reachable, resolve, seeded, seeded_check
-from rnnpipe.testing.tiny_task import CASE, STEPS, newest, tiny_task
+from rnnpipe.testing.tiny_task import CASE, STEPS, newest, tiny_sequence_task, tiny_task
 from rnnpipe.training.callbacks import Callback, TrainState
+from rnnpipe.training.checkpoints import Checkpoint
 from rnnpipe.training.trainers import Task, Trainer
 
 
 def check_trainer(thing: str | Trainer, /, **options: Any) -> list[Finding]:
     """Check a trainer, given itself or by its registered name, with its `options`.
 
+    It is tried on a text, or, if it has an attribute `fits = "sequences"`, on sequences of numbers.
     Raises ConformanceError with every check that failed.
     """
     trainer, name = resolve("trainer", thing)
@@ -69,11 +71,16 @@ class _Subject:
             state: TrainState = self.trainer(task, callbacks, stop, **self.bound())
         return state
 
+    def task(self, folder: Path, *, seed: int = 0, resume: Checkpoint | None = None) -> Task:
+        """Return the task that it is tried on."""
+        make = tiny_sequence_task if getattr(self.trainer, "fits", "text") == "sequences" else tiny_task
+        return make(folder, seed=seed, resume=resume)
+
 
 @contextmanager
-def _task() -> Iterator[Task]:
+def _task(subject: _Subject) -> Iterator[Task]:
     with tempfile.TemporaryDirectory() as folder:
-        yield tiny_task(Path(folder))
+        yield subject.task(Path(folder))
 
 
 def accepted_options(subject: _Subject) -> str:
@@ -85,12 +92,12 @@ def accepted_options(subject: _Subject) -> str:
 
 def checkpoint(subject: _Subject) -> str:
     """It leaves a checkpoint that is whole, and whose weights a model of the same kind takes."""
-    with _task() as task, tempfile.TemporaryDirectory() as elsewhere:
+    with _task(subject) as task, tempfile.TemporaryDirectory() as elsewhere:
         subject.train(task)
         with attempt("a checkpoint that loads", CASE):
             saved = newest(task.folder)
             found = saved.weights()
-            tiny_task(Path(elsewhere), seed=1).model.load_state_dict(found)
+            subject.task(Path(elsewhere), seed=1).model.load_state_dict(found)
         expect_finite(((f"saved {name}", tensor) for name, tensor in found.items()), CASE)
         for key, value in task.record.items():
             if saved.state.get(key) != value:
@@ -100,7 +107,7 @@ def checkpoint(subject: _Subject) -> str:
 
 def weights(subject: _Subject) -> str:
     """The weights are finite, and others than before."""
-    with _task() as task:
+    with _task(subject) as task:
         before = _copy(task)
         subject.train(task)
         after = _copy(task)
@@ -117,7 +124,7 @@ def _copy(task: Task) -> dict[str, Tensor]:
 
 def train_state(subject: _Subject) -> str:
     """What it returns is true: the step of the last checkpoint, and the validation loss of the weights as they are."""
-    with _task() as task:
+    with _task(subject) as task:
         state = subject.train(task)
         if not isinstance(state, TrainState):
             raise Failure("a TrainState", describe(state), CASE)
@@ -125,11 +132,11 @@ def train_state(subject: _Subject) -> str:
             if not good:
                 raise Failure(expected, str(value), CASE)
         found = task.objective.evaluate(task.model, task.device, task.precision)
-        assert found is not None, "the tiny task has a validation text"
+        assert found is not None, "the tiny tasks have a validation part"
         measured = found.loss
     if state.valid_loss is not None and not math.isclose(state.valid_loss, measured, rel_tol=1e-5):
         raise Failure(f"valid_loss={measured:.6f}, as measured", f"{state.valid_loss:.6f}", CASE)
-    return f"step {state.step}, {state.items} tokens, {measured:.4f} nats on the validation text"
+    return f"step {state.step}, {state.items} {state.units.items}, validation loss {measured:.4f}"
 
 
 def _claims(state: TrainState, task: Task) -> list[tuple[str, object, bool]]:
@@ -172,7 +179,7 @@ class _Listener:
 def callbacks_are_told(subject: _Subject) -> str:
     """Every callback hears on_start first and on_end last, once each."""
     first, second = _Listener(), _Listener()
-    with _task() as task:
+    with _task(subject) as task:
         subject.train(task, [first, second])
     for listener in (first, second):
         heard = listener.heard
@@ -184,7 +191,7 @@ def callbacks_are_told(subject: _Subject) -> str:
 
 def should_stop(subject: _Subject) -> str:
     """Once `should_stop()` is true it ends, by returning or by Interrupted, with a checkpoint."""
-    with _task() as task:
+    with _task(subject) as task:
         asked = _stop_at_once(subject, task)
         if asked != 1:
             received = "never asked" if asked == 0 else f"asked {asked} times, and training went on"
@@ -211,14 +218,14 @@ def _stop_at_once(subject: _Subject, task: Task) -> int:
 
 def resume(subject: _Subject) -> str:
     """A training that was stopped goes on from its checkpoint, to the same bits as without the interruption."""
-    with _task() as whole:
+    with _task(subject) as whole:
         subject.train(whole)
         expected = _copy(whole)
-    with _task() as task:
+    with _task(subject) as task:
         _stop_at_once(subject, task)
         saved = newest(task.folder)
         # Of another seed, so that starting anew does not come to the same.
-        going_on = tiny_task(task.folder, seed=1, resume=saved)
+        going_on = subject.task(task.folder, seed=1, resume=saved)
         state = subject.train(going_on)
         found = _copy(going_on)
     case = f"stopped at step {saved.state['step']} of {CASE}"
