@@ -264,6 +264,32 @@ def test_tensorboard_writes_scalars_and_histograms(tmp_path: Path) -> None:
     assert {"loss/train_nats", "loss/valid_nats", "learning_rate"} <= set(events.Tags()["scalars"])
     assert "recurrent.layers.0.weight_hh" in events.Tags()["histograms"]
     assert [e.step for e in events.Scalars("loss/valid_nats")] == [10]
+    assert {"output/encoder", "output/recurrent", "output/readout"} <= set(events.Tags()["histograms"])
+    (loss,) = (row["valid_perplexity"] for row in read_metrics(tmp_path) if row["valid_perplexity"])
+    assert events.Scalars("valid/perplexity")[0].value == pytest.approx(loss)
+    names = {node.name for node in events.Graph().node}
+    assert any("readout" in name for name in names)
+    assert any("recurrent" in name for name in names)
+
+
+def test_a_model_that_cannot_be_traced_has_the_reason_in_place_of_its_graph(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    job = task(tmp_path, config(max_steps=2))
+    forward = job.model.forward
+
+    def only_in_training(*given: Any, **more: Any) -> Any:
+        if torch.jit.is_tracing():
+            raise RuntimeError("not this way")
+        return forward(*given, **more)
+
+    job.model.forward = only_in_training
+    fit(job, [full_registry().build("callback", "tensorboard", {}, tmp_path)], never)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert not events.Tags()["graph"]
+    assert "graph/text_summary" in events.Tags()["tensors"]
 
 
 def test_schedules() -> None:
