@@ -18,6 +18,7 @@ import shutil
 import stat
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -180,18 +181,62 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for item in sorted(temporary.rglob("*")):
-            fsync_path(item)
-        fsync_path(temporary)
-        if path.exists():
-            _exchange(path, temporary)
-        else:
-            temporary.rename(path)
-            fsync_path(path.parent)
+        _publish(path, temporary)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         _name_file(error, path)
         raise
+
+
+def _publish(path: Path, temporary: Path) -> None:
+    """Give a directory its name, once all in it is on the disk."""
+    for item in sorted(temporary.rglob("*")):
+        fsync_path(item)
+    fsync_path(temporary)
+    if path.exists():
+        _exchange(path, temporary)
+    else:
+        temporary.rename(path)
+        fsync_path(path.parent)
+
+
+@dataclass
+class Partial:
+    """A directory in which work lies until it is done; `keep`: it is worth going on from after an interruption."""
+
+    path: Path
+    keep: bool = False
+
+    def clear(self) -> None:
+        """Throw away what lies there."""
+        for item in self.path.iterdir():
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+        self.keep = False
+
+
+@contextlib.contextmanager
+def resumable_directory(path: Path) -> Iterator[Partial]:
+    """Yield a directory beside `path` that becomes `path` when the block ends without an exception.
+
+    What an earlier block left there because it was interrupted lies there still. After an error that a person must
+    mend, and before there is anything to keep, nothing is left. Raises InputError if another process writes there.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; name a directory to write to.")
+    make_directory(path.parent)
+    clear_leftovers(path.parent, path.name)
+    partial = Partial(path.with_name(f".{path.name}.partial"))
+    partial.path.mkdir(exist_ok=True)
+    with lock_directory(partial.path):
+        try:
+            yield partial
+            _publish(path, partial.path)
+        except BaseException as error:
+            if not partial.keep or isinstance(error, InputError):
+                shutil.rmtree(partial.path, ignore_errors=True)
+            _name_file(error, path)
+            raise
 
 
 def _exchange(path: Path, temporary: Path) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from rnnpipe.data.encode import BlockEncoder
 from rnnpipe.data.tokens import ArrayWriter, TokenFolder, array_writer, check_dictionary, load_tokens, smallest_type
 from rnnpipe.errors import InputError
+from rnnpipe.pipeline import encode_parts
 from rnnpipe.pipeline.clean import clean
 from rnnpipe.pipeline.common import load_rules
 from rnnpipe.pipeline.dictionary import build_dict
@@ -207,6 +208,98 @@ def test_mended_text_is_encoded(tmp_path: Path) -> None:
     for errors in ("replace", "ignore"):
         tokens = encode([str(tmp_path / "a.txt")], tmp_path / "dict", tmp_path / "out", errors=errors).folder
         assert len(tokens.part("all")) == 11
+
+
+# --- a run that is interrupted ---
+
+
+def parts_of(folder: Path, tmp_path: Path) -> Path:
+    """Return the texts as a corpus of three parts, one of them of two documents."""
+    clean([str(folder)], tmp_path / "corpus", cleaner=Named("ascii-words"), split="6:2:2")
+    return tmp_path / "corpus"
+
+
+@pytest.mark.parametrize("of_parts", [False, True])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_parts: bool, workers: int
+) -> None:
+    """Interrupted behind each block in turn, and again at each block of the run that goes on."""
+    source = str(parts_of(folder, tmp_path) if of_parts else folder)
+    dictionary = tmp_path / "dict"
+    build_dict([source], dictionary, cleaner=Named("ascii-words"))
+    encode([source], dictionary, tmp_path / "whole")
+    monkeypatch.setattr(counting, "cut_blocks", partial(cut_blocks, block_bytes=90))
+    monkeypatch.setattr(encode_parts, "_SAVE_SECONDS", -1.0)
+    blocks: list[int] = []
+    encode([source], dictionary, tmp_path / "counted", progress=blocks.append)
+    assert len(blocks) > 7
+
+    def interrupted_at(number: int) -> bool:
+        left = number
+
+        def progress(size: int) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+
+        try:
+            encode([source], dictionary, tmp_path / "out", workers=workers, progress=progress)
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    for number in range(1, len(blocks)):
+        assert interrupted_at(number)
+        assert not (tmp_path / "out").exists()
+        done = encode([source], dictionary, tmp_path / "out", workers=workers)
+        assert (done.bytes_before > 0) == (number > 1)
+        assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+        shutil.rmtree(tmp_path / "out")
+    rounds = 0
+    while interrupted_at(3):
+        rounds += 1
+        assert rounds < len(blocks)
+    assert rounds > 2
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_was_interrupted_over_other_texts_is_begun_again(
+    folder: Path, dictionary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "cut_blocks", partial(cut_blocks, block_bytes=90))
+    monkeypatch.setattr(encode_parts, "_SAVE_SECONDS", -1.0)
+    partial_folder = tmp_path / ".out.partial"
+
+    def interrupt() -> None:
+        def progress(size: int) -> None:
+            if (partial_folder / "encoding.json").exists():
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            encode([str(folder)], dictionary, tmp_path / "out", progress=progress)
+
+    interrupt()
+    journal = (partial_folder / "encoding.json").read_bytes()
+    (partial_folder / "encoding.json").write_bytes(journal.replace(b'"document"', b'"dokument"'))
+    done = encode([str(folder)], dictionary, tmp_path / "out")  # damaged: not trusted
+    assert done.bytes_before == 0
+    interrupt()
+    (folder / "a.txt").write_text("Other text about the cat. " * 40)
+    assert encode([str(folder)], dictionary, tmp_path / "out").bytes_before == 0
+    encode([str(folder)], dictionary, tmp_path / "again")
+    assert tree(tmp_path / "out") == tree(tmp_path / "again")
+    interrupt()
+    (partial_folder / "all" / "tokens.npy").write_bytes(b"")
+    with pytest.raises(InputError, match=r"tokens\.npy: is shorter than it was"):
+        encode([str(folder)], dictionary, tmp_path / "out")
+    assert encode([str(folder)], dictionary, tmp_path / "out").bytes_before == 0  # an error leaves nothing
+    (folder / "b.txt").write_bytes(b"\xff" * 50)
+    with pytest.raises(InputError, match="not valid utf-8"):
+        encode([str(folder)], dictionary, tmp_path / "out")
+    assert not partial_folder.exists()
 
 
 # --- what it refuses, and what it leaves behind ---

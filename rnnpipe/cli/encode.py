@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rnnpipe.cli import say
 from rnnpipe.cli.common import (
     PATH,
     byte_progress,
@@ -54,6 +55,8 @@ def command(
             workers=workers,
             progress=progress,
         )
+    if encoded.bytes_before:
+        say(f"went on behind the {encoded.bytes_before / 1e6:,.0f} MB that an interrupted run had done")
     report_mended(encoded.mended_bytes, errors)
     meta = encoded.folder.meta
     if as_json:

@@ -7,7 +7,8 @@ type that fits; each document begins with the boundary `<doc>`) and `offsets.npy
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -60,12 +61,20 @@ def array_header(dtype: np.dtype[Any], length: int) -> bytes:
 class ArrayWriter:
     """Appends arrays to one `.npy` file, whose length is known only at the end."""
 
-    def __init__(self, file: IO[bytes], dtype: np.dtype[Any]) -> None:
-        self.length = 0
+    def __init__(self, file: IO[bytes], dtype: np.dtype[Any], length: int = 0) -> None:
+        """Write to an open file, or go on behind the first `length` numbers that are there."""
+        self.length = length
         self.digest = hashlib.sha256()
         self._file = file
         self._dtype = dtype
         self._write_header()
+        left = length * dtype.itemsize
+        while left and (data := file.read(min(left, 1 << 20))):
+            self.digest.update(data)
+            left -= len(data)
+        if left:
+            raise InputError(f"{file.name}: is shorter than it was; remove the folder it lies in.")
+        file.truncate()
 
     def append(self, array: npt.NDArray[Any]) -> None:
         """Write an array behind the others."""
@@ -73,6 +82,11 @@ class ArrayWriter:
         self._file.write(data)
         self.digest.update(data)
         self.length += len(array)
+
+    def save(self) -> None:
+        """Force what was written to the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Write the header again, with the length; NumPy pads it so that it keeps its size."""
@@ -85,37 +99,68 @@ class ArrayWriter:
 
 
 @contextmanager
-def array_writer(path: Path, dtype: np.dtype[Any]) -> Iterator[ArrayWriter]:
-    """Open a `.npy` file for appending; on an exception it is left as it is, for the caller to throw away."""
-    with path.open("wb") as file:
-        writer = ArrayWriter(file, dtype)
+def array_writer(path: Path, dtype: np.dtype[Any], length: int = 0) -> Iterator[ArrayWriter]:
+    """Open a `.npy` file for appending, behind the first `length` numbers of it.
+
+    On an exception it is left as it is, for the caller to throw away or to go on with.
+    """
+    with path.open("r+b" if length else "w+b") as file:
+        writer = ArrayWriter(file, dtype, length)
         yield writer
         writer.close()
 
 
-def write_part(folder: Path, documents: Iterable[Iterable[Ids]], vocabulary: Vocabulary) -> dict[str, Any]:
-    """Write one part, a document after the other, each as arrays of ids; return its record for `meta.json`."""
-    folder.mkdir(parents=True)
-    offsets = []
-    unknown = 0
-    dtype = smallest_type(vocabulary.size)
-    with array_writer(folder / "tokens.npy", dtype) as tokens:
-        for document in documents:
-            offsets.append(tokens.length)
-            tokens.append(np.array([vocabulary.doc_id], dtype))
-            for ids in document:
-                unknown += int(np.count_nonzero(ids == vocabulary.unk_id))
-                tokens.append(ids)
-    with array_writer(folder / "offsets.npy", np.dtype(np.int64)) as file:
-        file.append(np.array(offsets, np.int64))
-        offsets_digest = file.digest.hexdigest()
-    return {
-        "documents": len(offsets),
-        "tokens": tokens.length,
-        "unknown": unknown,
-        "sha256": tokens.digest.hexdigest(),
-        "offsets_sha256": offsets_digest,
-    }
+@dataclass(frozen=True)
+class Written:
+    """How far the arrays of a part have come: tokens, those of them that are unknown, and documents begun."""
+
+    tokens: int = 0
+    unknown: int = 0
+    documents: int = 0
+
+
+class PartWriter:
+    """Writes the ids of one part, a document after the other."""
+
+    def __init__(self, tokens: ArrayWriter, offsets: ArrayWriter, vocabulary: Vocabulary, unknown: int) -> None:
+        self._tokens, self._offsets, self._vocabulary, self._unknown = tokens, offsets, vocabulary, unknown
+
+    def begin_document(self) -> None:
+        """Write the boundary that each document begins with."""
+        self._offsets.append(np.array([self._tokens.length], np.int64))
+        self._tokens.append(np.array([self._vocabulary.doc_id]))
+
+    def append(self, ids: Ids) -> None:
+        """Write ids of the document."""
+        self._unknown += int(np.count_nonzero(ids == self._vocabulary.unk_id))
+        self._tokens.append(ids)
+
+    def save(self) -> Written:
+        """Force what was written to the disk, and return how much it is."""
+        self._tokens.save()
+        self._offsets.save()
+        return Written(self._tokens.length, self._unknown, self._offsets.length)
+
+    def record(self) -> dict[str, Any]:
+        """Return the part's record for `meta.json`."""
+        return {
+            "documents": self._offsets.length,
+            "tokens": self._tokens.length,
+            "unknown": self._unknown,
+            "sha256": self._tokens.digest.hexdigest(),
+            "offsets_sha256": self._offsets.digest.hexdigest(),
+        }
+
+
+@contextmanager
+def part_writer(folder: Path, vocabulary: Vocabulary, written: Written = Written()) -> Iterator[PartWriter]:
+    """Open the arrays of one part for writing, or go on behind what was written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        array_writer(folder / "tokens.npy", smallest_type(vocabulary.size), written.tokens) as tokens,
+        array_writer(folder / "offsets.npy", np.dtype(np.int64), written.documents) as offsets,
+    ):
+        yield PartWriter(tokens, offsets, vocabulary, written.unknown)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,10 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rnnpipe.data.encode import encode_texts
 from rnnpipe.data.text_files import temporary_folder
-from rnnpipe.data.tokens import DICTIONARY, FORMAT, META, OWN_FILES, VERSION, TokenFolder, load_tokens, write_part
-from rnnpipe.durable import atomic_directory, write_record
+from rnnpipe.data.tokens import DICTIONARY, FORMAT, META, OWN_FILES, VERSION, TokenFolder, load_tokens
+from rnnpipe.durable import resumable_directory, write_record
 from rnnpipe.errors import InputError
 from rnnpipe.pipeline.common import (
     Progress,
@@ -21,8 +19,8 @@ from rnnpipe.pipeline.common import (
     fingerprint,
     no_progress,
     rules_loader,
-    workers_for,
 )
+from rnnpipe.pipeline.encode_parts import write_parts
 from rnnpipe.text.files import Errors, TextFile
 from rnnpipe.text.opening import open_texts
 from rnnpipe.text.vocabulary import load_vocabulary
@@ -30,10 +28,14 @@ from rnnpipe.text.vocabulary import load_vocabulary
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the stage wrote, the bytes mended on the way in, and whether it was there already."""
+    """What the stage wrote, the bytes mended on the way in, and whether it was there already.
+
+    bytes_before: of the texts, what an earlier run that was interrupted had done.
+    """
 
     folder: TokenFolder
     mended_bytes: int
+    bytes_before: int = 0
     skipped: bool = False
 
 
@@ -51,8 +53,9 @@ def encode(
 ) -> Encoded:
     """Write the token folder `out` of texts, or of all parts of cleaned corpora, by the rules of a dictionary.
 
-    With `skip`, a token folder of just these is left as it is; `before_writing` is called when there is none, and may
-    raise. Raises InputError, with the digests of both, if a corpus was cleaned by other rules than the dictionary's.
+    A run that was interrupted, over the same, is gone on with. With `skip`, a token folder of just these is left as it
+    is; `before_writing` is called when there is none, and may raise. Raises InputError, with the digests of both, if a
+    corpus was cleaned by other rules than the dictionary's.
     """
     vocabulary = load_vocabulary(dictionary)
     check_output_folder(out, META, FORMAT, OWN_FILES, [*inputs, str(dictionary)])
@@ -78,23 +81,21 @@ def encode(
             if before.meta.get("made_from") == made_from:
                 return Encoded(before, 0, skipped=True)
         before_writing()
-        records: dict[str, Any] = {}
-        mended: list[int] = []
-        with atomic_directory(out) as temporary:
-            for part, texts in parts.items():
-                documents = encode_texts(
-                    texts,
-                    loader,
-                    dictionary,
-                    errors=errors,
-                    workers=workers or workers_for(texts),
-                    progress=progress,
-                    mended=mended.append,
-                )
-                records[part] = write_part(temporary / part, documents, vocabulary)
+        with resumable_directory(out) as partial:
+            records, mended, done_before = write_parts(
+                partial,
+                parts,
+                loader,
+                dictionary,
+                vocabulary,
+                made_from,
+                errors=errors,
+                workers=workers,
+                progress=progress,
+            )
             if all(record["tokens"] <= record["documents"] for record in records.values()):
                 raise InputError(f"{', '.join(inputs)}: no token is left under the rules of {dictionary}.")
-            shutil.copyfile(dictionary, temporary / DICTIONARY)
+            shutil.copyfile(dictionary, partial.path / DICTIONARY)
             meta = {
                 "format": FORMAT,
                 "version": VERSION,
@@ -103,5 +104,5 @@ def encode(
                 "made_from": made_from,
                 "parts": records,
             }
-            write_record(temporary / META, meta)
-    return Encoded(load_tokens(out), sum(mended))
+            write_record(partial.path / META, meta)
+    return Encoded(load_tokens(out), mended, done_before)
