@@ -29,7 +29,8 @@ from cli import (
 )
 
 import rnnpipe
-from rnnpipe.cli import COMMANDS
+from rnnpipe.cli import COMMANDS, byte_progress
+from rnnpipe.text import native
 
 ONE = ("--workers", 1)
 GROUPS = {"dict": ("show", "stats", "explain"), "plugins": ("list", "show")}
@@ -83,6 +84,31 @@ def test_without_a_command_the_help_can_be_read(words: tuple[str, ...]):
 def test_version():
     assert succeed("--version").out == f"rnnpipe {rnnpipe.__version__}\n"
     assert spawn("--version").out == f"rnnpipe {rnnpipe.__version__}\n"
+
+
+def test_version_in_full(monkeypatch: pytest.MonkeyPatch):
+    for words in (("--version", "--verbose"), ("--verbose", "--version")):
+        lines = succeed(*words).out.splitlines()
+        assert lines[0] == f"rnnpipe {rnnpipe.__version__}"
+        assert [line.split()[0] for line in lines[1:]] == ["Python", "torch", "numpy", "C"]
+        assert lines[-1].startswith(f"C extension: {'in use' if native.NATIVE else 'not in use: '}")
+    monkeypatch.setenv("RNNPIPE_NATIVE", "0")
+    assert spawn("--version", "--verbose").out.endswith(
+        "C extension: not in use: RNNPIPE_NATIVE=0 puts it out of use\n"
+    )
+
+
+def test_bytes_done_are_said_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    clock = [0.0]
+    monkeypatch.setattr(byte_progress.time, "monotonic", lambda: clock[0])
+    with byte_progress.byte_progress("count") as progress:
+        progress.expect(33_000_000)
+        for clock[0], done in ((5.0, 1_000_000), (11.0, 10_000_000), (12.0, 1_000_000), (22.0, 21_000_000)):
+            progress(done)
+    assert capsys.readouterr().err.splitlines() == [
+        "count: 11 MB of 33 MB (33%), 1.0 MB/s, ETA 0:00:22",
+        "count: 33 MB of 33 MB (100%), 1.5 MB/s, ETA 0:00:00",
+    ]
 
 
 def test_the_console_script_is_the_module():

@@ -122,10 +122,39 @@ def _not_loaded(name: str) -> str:
     return "".join(f" ({plugin})" for plugin in find_commands(COMMANDS)[1] if plugin.plugin == name)
 
 
+def _note_verbose(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    ctx.meta["rnnpipe.verbose"] = value
+
+
+def _print_version(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    import platform
+    from importlib.metadata import version
+
+    click.echo(f"rnnpipe {version('rnnpipe')}")
+    if ctx.meta["rnnpipe.verbose"]:
+        from rnnpipe.text.native import WHY_NOT
+
+        click.echo(f"Python {platform.python_version()}")
+        for package in ("torch", "numpy"):
+            click.echo(f"{package} {version(package)}")
+        click.echo(f"C extension: {f'not in use: {WHY_NOT}' if WHY_NOT else 'in use'}")
+    ctx.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show a traceback with an error.")
 @click.option("--plugins-dir", multiple=True, metavar="DIR", help="Also load the plugins DIR/*.py; may be repeated.")
-@click.version_option(package_name="rnnpipe", message="%(package)s %(version)s")
+@click.option("--version", is_flag=True, expose_value=False, callback=_print_version, help="Show the version and exit.")
+@click.option(
+    "--verbose",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_note_verbose,
+    help="With --version: also Python, the main packages, and whether the C extension is in use.",
+)
 @click.pass_context
 def cli(ctx: click.Context, debug: bool, plugins_dir: tuple[str, ...]) -> None:
     """From raw text to a trained recurrent network and its predictions.

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from rnnpipe.cli import say
+from rnnpipe.cli.byte_progress import byte_progress
 from rnnpipe.cli.common import (
     PATH,
-    byte_progress,
     hint,
     json_option,
     named,
@@ -116,6 +116,7 @@ def command(
             errors=errors,
             workers=workers,
             progress=progress,
+            expect=progress.expect,
         )
     report_mended(built.mended_bytes, errors)
     if thresholds is not None:

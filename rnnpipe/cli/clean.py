@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rnnpipe.cli.byte_progress import byte_progress
 from rnnpipe.cli.common import (
     PATH,
-    byte_progress,
     hint,
     json_option,
     named,
@@ -51,6 +51,7 @@ def command(
             encoding=encoding,
             errors=errors,
             progress=progress,
+            expect=progress.expect,
         )
     totals = result.totals
     rules = {

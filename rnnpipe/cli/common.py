@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,23 +94,6 @@ def print_table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> 
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         click.echo("  ".join(cells).rstrip())
-
-
-@contextmanager
-def byte_progress(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Yield a function that hears of bytes done, and show a bar of them on a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(
-        total=total,
-        unit="B",
-        unit_scale=True,
-        desc=label,
-        file=sys.stderr,
-        leave=False,
-        disable=not sys.stderr.isatty(),
-    ) as bar:
-        yield lambda done: bar.update(done) and None
 
 
 def check_text(text: str, place: str) -> str:

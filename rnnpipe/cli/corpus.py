@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.common import PATH, byte_progress, hint, json_option, print_json, print_table, text_options
+from rnnpipe.cli.byte_progress import byte_progress
+from rnnpipe.cli.common import PATH, hint, json_option, print_json, print_table, text_options
 
 if TYPE_CHECKING:
     from rnnpipe.data.corpora.manifest import Manifest

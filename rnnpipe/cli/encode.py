@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from rnnpipe.cli import say
+from rnnpipe.cli.byte_progress import byte_progress
 from rnnpipe.cli.common import (
     PATH,
-    byte_progress,
     hint,
     json_option,
     print_json,
@@ -54,6 +54,7 @@ def command(
             errors=errors,
             workers=workers,
             progress=progress,
+            expect=progress.expect,
         )
     if encoded.bytes_before:
         say(f"went on behind the {encoded.bytes_before / 1e6:,.0f} MB that an interrupted run had done")

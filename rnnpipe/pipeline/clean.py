@@ -22,7 +22,7 @@ from rnnpipe.pipeline.common import (
 from rnnpipe.plugins import text_registry
 from rnnpipe.text.cleaning import CleaningReport
 from rnnpipe.text.corpus import FORMAT, META, OWN_FILES, VERSION, CleanTotals, is_corpus, load_corpus, write_clean
-from rnnpipe.text.files import Errors, TextFile
+from rnnpipe.text.files import Errors, TextFile, total_bytes
 from rnnpipe.text.opening import open_texts
 from rnnpipe.text.rules import Named
 
@@ -46,15 +46,18 @@ def clean(
     encoding: str = "utf-8",
     errors: Errors = "strict",
     progress: Progress = no_progress,
+    expect: Progress = no_progress,
 ) -> Cleaned:
     """Clean files, folders, globs or standard input into the folder `out`; with `split`, divided into parts."""
     if split is not None:
         dataset = TextFiles(inputs=inputs, split=split, encoding=encoding, errors=errors)
-        return clean_dataset(dataset, out, cleaner=cleaner, errors=errors, inputs=inputs, progress=progress)
+        return clean_dataset(
+            dataset, out, cleaner=cleaner, errors=errors, inputs=inputs, progress=progress, expect=expect
+        )
     check_output_folder(out, META, FORMAT, OWN_FILES, inputs)
     with temporary_folder() as spool:
         parts = {"all": open_texts(inputs, spool, encoding, errors)}
-        return _write(out, parts, cleaner, errors, progress, skip=False)
+        return _write(out, parts, cleaner, errors, progress, expect, skip=False)
 
 
 def clean_dataset(
@@ -68,6 +71,7 @@ def clean_dataset(
     skip: bool = False,
     before_writing: Callable[[], None] = lambda: None,
     progress: Progress = no_progress,
+    expect: Progress = no_progress,
 ) -> Cleaned:
     """Clean the parts of a text dataset into `out`; with `skip`, not if they lie there already.
 
@@ -78,7 +82,7 @@ def clean_dataset(
         parts = dataset_parts(dataset, spool, split_at)
         if "train" not in parts:
             raise InputError("the dataset has no training text.")
-        return _write(out, parts, cleaner, errors, progress, skip, before_writing)
+        return _write(out, parts, cleaner, errors, progress, expect, skip, before_writing)
 
 
 def load_text_dataset(dataset: Named) -> TextDataset:
@@ -119,6 +123,7 @@ def _write(
     cleaner: Named,
     errors: Errors,
     progress: Progress,
+    expect: Progress,
     skip: bool,
     before_writing: Callable[[], None] = lambda: None,
 ) -> Cleaned:
@@ -136,6 +141,7 @@ def _write(
         if before.meta.get("made_from") == made_from:
             return Cleaned(out, before.meta["parts"], CleanTotals(0, 0, 0, CleaningReport()), skipped=True)
     before_writing()
+    expect(sum(map(total_bytes, parts.values())))
     totals = CleanTotals(0, 0, 0, CleaningReport())
     records = {}
     with atomic_directory(out) as temporary:

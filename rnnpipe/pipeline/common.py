@@ -22,7 +22,7 @@ from rnnpipe.text.tokenizing import Tokenizer
 from rnnpipe.text.workers import default_workers
 
 _LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # what a killed writer leaves
-Progress = Callable[[int], None]  # hears of the bytes done since it was last called
+Progress = Callable[[int], None]  # hears of the bytes done since it was last called; or, once, how many there are
 Report = Callable[[str], None]  # hears of what a person should know
 
 

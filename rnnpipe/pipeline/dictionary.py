@@ -21,7 +21,7 @@ from rnnpipe.pipeline.common import (
     workers_for,
 )
 from rnnpipe.text.counting import Counts, count_tokens
-from rnnpipe.text.files import Errors, TextFile
+from rnnpipe.text.files import Errors, TextFile, total_bytes
 from rnnpipe.text.large import write_dictionary
 from rnnpipe.text.opening import open_texts
 from rnnpipe.text.rules import Named, TextRules
@@ -65,6 +65,7 @@ def build_dict(
     skip: bool = False,
     before_writing: Callable[[], None] = lambda: None,
     progress: Progress = no_progress,
+    expect: Progress = no_progress,
 ) -> Built:
     """Count the tokens of texts, or of the training parts of cleaned corpora, and write the dictionary `out`, if any.
 
@@ -100,6 +101,7 @@ def build_dict(
             ):
                 return Built(before.summary(), 0, out, before, skipped=True)
         before_writing()
+        expect(total_bytes(texts))
         spill = Spill(spool, max_memory)
         counts = count_tokens(
             texts, loader, errors=errors, workers=workers or workers_for(texts), spill=spill, progress=progress

@@ -21,7 +21,7 @@ from rnnpipe.pipeline.common import (
     rules_loader,
 )
 from rnnpipe.pipeline.encode_parts import write_parts
-from rnnpipe.text.files import Errors, TextFile
+from rnnpipe.text.files import Errors, TextFile, total_bytes
 from rnnpipe.text.opening import open_texts
 from rnnpipe.text.vocabulary import load_vocabulary
 
@@ -50,6 +50,7 @@ def encode(
     skip: bool = False,
     before_writing: Callable[[], None] = lambda: None,
     progress: Progress = no_progress,
+    expect: Progress = no_progress,
 ) -> Encoded:
     """Write the token folder `out` of texts, or of all parts of cleaned corpora, by the rules of a dictionary.
 
@@ -81,6 +82,7 @@ def encode(
             if before.meta.get("made_from") == made_from:
                 return Encoded(before, 0, skipped=True)
         before_writing()
+        expect(sum(map(total_bytes, parts.values())))
         with resumable_directory(out) as partial:
             records, mended, done_before = write_parts(
                 partial,

@@ -20,10 +20,12 @@ _CACHED_CHUNK = 64  # bytes of a chunk whose words are remembered
 try:
     from rnnpipe.text import _native
 except ImportError:  # no compiler when the package was built
-    NATIVE = False
+    WHY_NOT = "it is not built; `pip install` builds it where there is a C compiler"
 else:
-    # The variable is for comparing the two, as `rnnpipe bench` does.
-    NATIVE = getattr(_native, "INTERFACE", 1) == _INTERFACE and os.environ.get("RNNPIPE_NATIVE", "1") != "0"
+    WHY_NOT = "" if getattr(_native, "INTERFACE", 1) == _INTERFACE else "it is an older build; install rnnpipe again"
+if os.environ.get("RNNPIPE_NATIVE") == "0":  # for comparing the two, as `rnnpipe bench` does
+    WHY_NOT = "RNNPIPE_NATIVE=0 puts it out of use"
+NATIVE = not WHY_NOT
 
 if TYPE_CHECKING:
     from rnnpipe.text._native import RunMerger, WordCounter, WordEncoder
