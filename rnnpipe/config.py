@@ -59,7 +59,7 @@ class TextConfig:
 class ModelConfig:
     """The network."""
 
-    name: Named | None = None  # by what the dataset gives: `language-model` or `sequence-model`
+    name: Named = Named("auto")  # by what the dataset gives: `language-model` or `sequence-model`
     cell: Named = Named("lstm")
     hidden_size: int = 256
     num_layers: int = 1

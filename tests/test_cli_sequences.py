@@ -17,6 +17,7 @@ from cli import KITCHEN, damage, fail, losses, settings, start, succeed
 
 from rnnpipe.config import load_config
 from rnnpipe.pipeline.verify import verify
+from rnnpipe.text.rules import Named
 from rnnpipe.training.checkpoints import list_steps
 
 ONES = "counting-ones:train=200,valid=50,test=50"
@@ -69,7 +70,6 @@ def sine(runs: Path) -> Path:
 
 def test_a_run_of_sequences(ones: Path) -> None:
     config = load_config(ones / "config.toml")
-    assert config.model.name is not None
     assert config.model.name.name == "sequence-model"
     assert config.text.level is None
     assert config.numerics["precision"] == "float32"
@@ -110,6 +110,14 @@ def test_training_by_command_and_by_configuration_is_the_same() -> None:
 
 def losses_of(run: str | Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k != "timesteps_per_second"} for row in losses(Path(run))]
+
+
+def test_an_option_of_the_model_needs_no_name() -> None:
+    words = small(model__hidden_size=1, model__name__readout="false", training__max_steps=2)
+    succeed("train", "--dataset", ONES, "-o", "run", "--cell", "linear-recurrent", *words)
+    assert load_config(Path("run/config.toml")).model.name == Named("sequence-model", {"readout": False})
+    odd = ("--set", "model.name.reedout=false")
+    assert "Did you mean 'readout'?" in fail("train", "--dataset", ONES, "-o", "other", *odd, code=2)
 
 
 def test_the_default_folder_and_json() -> None:

@@ -19,7 +19,7 @@ from rnnpipe.models.recurrent import Recurrent
 from rnnpipe.models.sequence_model import SequenceModel
 from rnnpipe.options import bind_options
 from rnnpipe.pipeline.common import load_rules
-from rnnpipe.pipeline.kind import MODELS, Kind
+from rnnpipe.pipeline.kind import MODELS, Kind, named_model
 from rnnpipe.plugins import full_registry
 from rnnpipe.runtime import Numerics, processor_name, resolve_device, resolve_precision
 from rnnpipe.text.rules import Named
@@ -31,7 +31,7 @@ def build_model(config: Config, vocab_size: int) -> LanguageModel:
     registry = full_registry()
     model = config.model
     encoder = registry.build("encoder", model.encoder.name, model.encoder.options, vocab_size)
-    name = model.name or Named(MODELS["text"])
+    name = named_model(config, "text")
     _check_reads(name, "text")
     built: LanguageModel = registry.build(
         "model",
@@ -53,7 +53,7 @@ def build_sequence_model(config: Config, sizes: SequenceSizes) -> SequenceModel:
     model = config.model
     _check_windows(config, sizes)
     input_layer = None if model.input_layer is None else nn.Linear(sizes.input_size, model.input_layer)
-    name = model.name or Named(MODELS["sequences"])
+    name = named_model(config, "sequences")
     _check_reads(name, "sequences")
     built: SequenceModel = full_registry().build(
         "model",

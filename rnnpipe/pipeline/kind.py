@@ -60,6 +60,12 @@ def build_dataset(named: Named) -> TextDataset | SequenceDataset | PairDataset:
     return built
 
 
+def named_model(config: Config, kind: Kind) -> Named:
+    """Return the name and options of the configured model, with `auto` resolved."""
+    name = config.model.name
+    return Named(MODELS[kind], name.options) if name.name == "auto" else name
+
+
 def with_kind(config: Config) -> tuple[Config, Kind]:
     """Return the configuration with its model named, and its kind; raise UsageError for settings of the other kind."""
     kind = task_kind(config)
@@ -72,7 +78,7 @@ def with_kind(config: Config) -> tuple[Config, Kind]:
                 raise UsageError(f"{section}.{key} is of no use with {what}; leave it out.")
     if kind == "text" and config.training.batch_size < 1:
         raise UsageError("training.batch_size=0 is for sequences; for text it takes 1 or more.")
-    name = config.model.name or Named(MODELS[kind])
+    name = named_model(config, kind)
     other = MODELS["sequences" if kind == "text" else "text"]
     if name.name == other:
         raise UsageError(f"model.name={other} does not fit {what}; use {MODELS[kind]}, or leave it out.")
