@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "config": {"options", "text"},
     "plugins": {"builtin", "hookspecs", "options"},
     "data": {"text"},
+    "vectors": {"data", "text"},
     "cells": set(),
     "backends": {"cells"},
     # `models/recurrent.py` looks cells up by name for people who write `Recurrent("lstm", ...)` in their own code.
@@ -32,16 +33,18 @@ MAY_IMPORT = {
     "plots": set(),
     "pipeline": {
         "backends", "cells", "config", "data", "generation", "models", "options", "plugins", "runtime", "text",
-        "training",
+        "training", "vectors",
     },
-    "bench": {"config", "data", "generation", "models", "pipeline", "plugins", "runtime", "text", "training"},
+    "bench": {
+        "config", "data", "generation", "models", "pipeline", "plugins", "runtime", "text", "training", "vectors",
+    },
     "testing": {
         "backends", "cells", "config", "data", "generation", "models", "options", "pipeline", "plugins", "runtime",
         "text", "training",
     },
     "cli": {
         "bench", "config", "data", "generation", "models", "options", "pipeline", "plots", "plugins", "runtime",
-        "scaffold", "testing", "text", "training",
+        "scaffold", "testing", "text", "training", "vectors",
     },
 }  # fmt: skip
 EVERYONE = {"errors", "durable"}

@@ -33,6 +33,8 @@ COMMANDS = {
     "generate": ("generate", "Continue prompts with a run."),
     "forecast": ("forecast", "Continue a series with a run of sequences."),
     "probe": ("probe", "Show how far back a run sees, by its gradients."),
+    "embed": ("embed", "Train word vectors on token files."),
+    "vectors": ("vectors", "Neighbours, analogies and other formats of word vectors."),
     "plot": ("plot", "Draw the loss curves of a run."),
     "reproduce": ("reproduce", "Run the published experiments again and compare."),
     "verify": ("verify", "Check a run or another output against its digests."),

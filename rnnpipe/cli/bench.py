@@ -1,4 +1,4 @@
-"""`rnnpipe bench corpus|train`."""
+"""`rnnpipe bench corpus|train|vectors`."""
 
 from __future__ import annotations
 
@@ -88,3 +88,22 @@ def train(text: Path | None, seconds: float, rounds: int, precision: str, as_jso
             for r in quality
         ]
         print_table(rows, right=(1, 2, 3, 4))
+
+
+@command.command("vectors")
+@click.argument("tokens", type=PATH, metavar="TOKENS")
+@click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Passes over the text.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Of both programs in turns.")
+@json_option
+def vectors(tokens: Path, epochs: int, rounds: int, as_json: bool) -> None:
+    """Measure skip-gram and CBOW on the token folder TOKENS against gensim, in turns."""
+    from rnnpipe.bench.vectors import bench_vectors
+    from rnnpipe.data.tokens import load_tokens
+
+    rows = bench_vectors(load_tokens(tokens), epochs, rounds, say)
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    table = [("model", "program", "tokens/s", "held-out loss, nats")]
+    table += [(r.model, r.program, f"{r.tokens_per_second:,.0f}", f"{r.loss_nats:.3f}") for r in rows]
+    print_table(table, right=(2, 3))

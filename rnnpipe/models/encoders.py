@@ -10,13 +10,18 @@ from rnnpipe.errors import UsageError
 
 
 class Embedding(nn.Module):
-    """A learnt vector of `size` numbers for each token; drawn normal with deviation `std`."""
+    """A learnt vector of `size` numbers for each token; drawn normal with deviation `std`.
 
-    def __init__(self, vocab_size: int, *, size: int = 128, std: float = 0.1) -> None:
+    pretrained: a folder of vectors that `rnnpipe embed` wrote. A training begins with those of the tokens that have
+    one, and the size is theirs; to read them is the pipeline's business.
+    """
+
+    def __init__(self, vocab_size: int, *, size: int = 128, std: float = 0.1, pretrained: str | None = None) -> None:
         super().__init__()
         if size < 1:
             raise UsageError(f"encoder 'embedding': size={size}; it takes a whole number above 0.")
         self.output_size = size
+        self.pretrained = pretrained
         self.weight = nn.Parameter(nn.init.normal_(torch.empty(vocab_size, size), 0.0, std))
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from rnnpipe.config import Config, TextConfig, resolve
 from rnnpipe.data.tokens import check_dictionary, load_tokens
 from rnnpipe.errors import UsageError
 from rnnpipe.pipeline.kind import with_kind
+from rnnpipe.pipeline.pretrained import with_vector_size
 from rnnpipe.text.corpus import load_corpus
 from rnnpipe.text.rules import Named
 from rnnpipe.text.vocabulary import Vocabulary, load_vocabulary
@@ -35,7 +36,7 @@ def complete(config: Config) -> Config:
     elif config.data.corpus is not None:
         corpus = load_corpus(Path(config.data.corpus))
         text = _agree(text, str(corpus.path), "cleaner", corpus.cleaner)
-    return resolve(replace(config, text=text))
+    return resolve(with_vector_size(replace(config, text=text)))
 
 
 def _given_vocabulary(config: Config) -> tuple[Vocabulary | None, str]:

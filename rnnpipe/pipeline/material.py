@@ -19,7 +19,7 @@ class Material:
     build: draws the model of a configuration. resolve: its numerics, and why faster backends refuse. record: digests
     that every checkpoint repeats; `differs` says, by the same keys, what to tell a person whose checkpoint has others.
     made_from: what a finished run records, to know whether it is up to date. files: what belongs into the run's folder.
-    title, described: the model card's headline and rows.
+    title, described: the model card's headline and rows. begin: what else is done to a model that was just drawn.
     """
 
     objective: Objective
@@ -32,3 +32,4 @@ class Material:
     title: str
     described: Sequence[tuple[str, str]]
     evaluated: str  # how the validation loss is measured, for the card
+    begin: Callable[[Any], None] = lambda model: None

@@ -161,6 +161,7 @@ def _prepare_text(config: Config, folder: Path, plan: Plan, report: Report, *, o
     if tokens is None or not plan.reaches("train"):
         return None
     from rnnpipe.pipeline.evaluate import evaluate_run, has_evaluation_text
+    from rnnpipe.pipeline.pretrained import vectors_digest
     from rnnpipe.pipeline.runs import open_run
     from rnnpipe.pipeline.text_material import made_from, text_material
 
@@ -168,7 +169,7 @@ def _prepare_text(config: Config, folder: Path, plan: Plan, report: Report, *, o
         return evaluate_run(open_run(folder, report=report), window=config.training.evaluation_window)
 
     return _Prepared(
-        made_from(tokens),
+        {**made_from(tokens), **vectors_digest(config)},
         lambda: text_material(config, tokens, report),
         evaluate if has_evaluation_text(config, tokens) else None,
     )

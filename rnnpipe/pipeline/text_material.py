@@ -12,6 +12,7 @@ from rnnpipe.pipeline.build import build_model, resolve_numerics
 from rnnpipe.pipeline.common import Report, no_report
 from rnnpipe.pipeline.folder import DICTIONARY
 from rnnpipe.pipeline.material import Material
+from rnnpipe.pipeline.pretrained import begin_with_vectors, vectors_digest
 from rnnpipe.text.vocabulary import Vocabulary
 from rnnpipe.training.text_objective import TextObjective
 
@@ -30,7 +31,7 @@ def text_material(config: Config, tokens: TokenFolder, report: Report = no_repor
             "dictionary": "was trained with another dictionary; the text or its rules have changed.",
             "texts": "was trained on other text than the tokens hold now; put that text back.",
         },
-        made_from=made_from(tokens),
+        made_from={**made_from(tokens), **vectors_digest(config)},
         files={DICTIONARY: vocabulary.to_bytes()},
         title="A recurrent language model",
         described=[
@@ -39,6 +40,7 @@ def text_material(config: Config, tokens: TokenFolder, report: Report = no_repor
             ("vocabulary", f"{vocabulary.size} ids, dictionary {vocabulary.digest[:16]}"),
         ],
         evaluated=f"in windows reset every {config.training.evaluation_window} tokens",
+        begin=lambda model: begin_with_vectors(model.encoder, config, vocabulary, report),
     )
 
 

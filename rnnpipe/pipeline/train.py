@@ -92,6 +92,7 @@ def train(
         _check_resumable(checkpoint, material, record, numerics, config.numerics, report)
         _go_back(folder, checkpoint)
     else:
+        material.begin(model)
         _clear(folder)
     config = with_numerics(config, numerics)
     for name, data in {**material.files, CONFIG: dump_config(config)}.items():

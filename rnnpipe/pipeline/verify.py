@@ -25,6 +25,8 @@ from rnnpipe.pipeline.folder import (
 )
 from rnnpipe.text import corpus
 from rnnpipe.text.vocabulary import START, load_vocabulary
+from rnnpipe.vectors.folder import META as VECTORS_META
+from rnnpipe.vectors.folder import load_vectors
 
 
 @dataclass
@@ -64,7 +66,7 @@ class Verified:
 
 
 def verify(path: Path) -> Verified:
-    """Check a run, checkpoint, dictionary, token folder or cleaned corpus; raise InputError if `path` is none of them.
+    """Check a run, checkpoint, dictionary, token folder, corpus or vectors; raise InputError if `path` is none of them.
 
     Every file that has a digest is read whole.
     """
@@ -87,11 +89,11 @@ def _kind(path: Path) -> str:
         return "run"
     if (path / "MANIFEST.json").is_file() or path.parent.name == CHECKPOINTS:
         return "checkpoint"
-    for kind, marker in (("tokens", tokens.META), ("corpus", corpus.META)):
+    for kind, marker in (("tokens", tokens.META), ("corpus", corpus.META), ("vectors", VECTORS_META)):
         if (path / marker).is_file():
             return kind
     if path.is_dir():
-        raise InputError(f"{path}: is no run, checkpoint, token folder or cleaned corpus, or has lost its record.")
+        raise InputError(f"{path}: is no run, checkpoint, token folder, corpus or vectors, or has lost its record.")
     raise InputError(f"{path}: no such file or folder; name a run, a checkpoint, a dictionary, tokens or a corpus.")
 
 
@@ -173,4 +175,4 @@ def _corpus(path: Path) -> None:
             )
 
 
-_FOLDERS: dict[str, Callable[[Path], Any]] = {"tokens": _tokens, "corpus": _corpus}
+_FOLDERS: dict[str, Callable[[Path], Any]] = {"tokens": _tokens, "corpus": _corpus, "vectors": load_vectors}

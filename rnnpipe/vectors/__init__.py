@@ -1,0 +1,1 @@
+"""Word vectors: training by word2vec, files, neighbours and analogies."""
