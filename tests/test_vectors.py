@@ -107,7 +107,7 @@ def test_frequent_tokens_are_thinned_out_and_none_is_lost_without():
     text = _Text(ids, np.zeros(len(ids), np.int32))
     counts = np.bincount(ids)
     for sample, expected in ((1e9, 9000), (1e-3, 9000 * (np.sqrt(1e-3 / 0.9) + 1e-3 / 0.9))):
-        steps = _steps(text, counts, Settings(window=1, sample=sample), np.random.default_rng(0))
+        steps = _steps(text, counts, Settings(window=1, sample=sample, step=512), np.random.default_rng(0))
         centres = np.concatenate([step.targets(1).reshape(-1).numpy() for step, _ in steps])
         assert abs((centres == 0).sum() - expected) < 60  # and a little padding
         assert abs((centres > 0).sum() - 1000) < 10
@@ -126,7 +126,7 @@ def two_topics(number: int) -> TokenFile:
 @pytest.mark.parametrize("model", MODELS)
 def test_words_of_one_topic_are_neighbours(model: Model):
     vocabulary = words(20)
-    chosen = Settings(model, size=16, epochs=3, sample=1e9, lr=0.05)
+    chosen = Settings(model, size=16, epochs=6, sample=1e9, lr=0.02)
     trained = train_word2vec(two_topics(400), vocabulary, chosen)
     vectors = Vectors(vocabulary.tokens, trained.vectors)
     for k, token in enumerate(vocabulary.tokens):

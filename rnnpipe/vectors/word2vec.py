@@ -137,11 +137,11 @@ def places_of_step(counts: npt.NDArray[np.int64], settings: Settings) -> int:
 
     None of them sees what the others have learnt: the more often the most frequent token stands in a step, the further
     its vector goes beyond where the last of the gradients would still point. The bounds were found by the loss on
-    English: with twice as many places it is the same, with eight times skip-gram diverges.
+    English: with twice as many places it is the same, with eight times they diverge.
     """
     if settings.step is not None:
         return settings.step
-    most, bound = (512, 0.1) if settings.model == "skip-gram" else (2048, 1.0)
+    most, bound = (512, 0.1) if settings.model == "skip-gram" else (2048, 0.4)
     stay = counts * np.minimum(_keep_probability(counts, settings.sample), 1)
     return min(most, int(bound / settings.first_lr * stay.sum() / stay.max()))
 
