@@ -15,6 +15,7 @@ def register_datasets() -> dict[str, str]:
         "counting-ones": "rnnpipe.data.synthetic.counting_ones:CountingOnes",
         "csv": "rnnpipe.data.series:CsvSeries",
         "npy": "rnnpipe.data.series:NpySeries",
+        "patterns": "rnnpipe.data.synthetic.patterns:Patterns",
         "python-docs": "rnnpipe.data.python_docs:PythonDocs",
         "sine": "rnnpipe.data.synthetic.sine:Sine",
         "sine-windows": "rnnpipe.data.synthetic.sine:SineWindows",
@@ -158,4 +159,8 @@ def register_callbacks() -> dict[str, str]:
 
 @hookimpl
 def register_trainers() -> dict[str, str]:
-    return {"gradient-descent": "rnnpipe.training.loop:fit"}
+    return {
+        "gradient-descent": "rnnpipe.training.loop:fit",
+        "hebbian": "rnnpipe.training.hebbian:fit",
+        "ridge": "rnnpipe.training.ridge:fit",
+    }

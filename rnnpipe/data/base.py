@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 Part: TypeAlias = Literal["train", "valid", "test"]
+Loss: TypeAlias = Literal["mse", "binary-cross-entropy", "cross-entropy"]
+Target: TypeAlias = Literal["last", "every"]
 PARTS: tuple[Part, ...] = ("train", "valid", "test")
 
 
@@ -64,8 +66,8 @@ class SequenceDataset(Protocol):
     to a person's own units and back.
     """
 
-    loss: Literal["mse", "binary-cross-entropy", "cross-entropy"]
-    target: Literal["last", "every"]
+    loss: Loss
+    target: Target
 
     def sequences(self, split: Part) -> Sequences:
         """Return one part."""

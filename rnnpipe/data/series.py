@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from rnnpipe.data.base import Part, Sequences
-from rnnpipe.data.windowing import Target, check_shape, share_points, windows
+from rnnpipe.data.base import Loss, Part, Sequences, Target
+from rnnpipe.data.windowing import check_shape, share_points, windows
 from rnnpipe.errors import InputError, UsageError, did_you_mean
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -33,7 +33,7 @@ class Series:
     `unscale` returns to the series' own numbers.
     """
 
-    loss: Literal["mse"] = "mse"
+    loss: Loss = "mse"
     overlap = "a series may repeat itself; windows of different parts share no point"
 
     def __init__(

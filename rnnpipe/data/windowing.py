@@ -6,16 +6,13 @@ Shapes: N windows, T timesteps of a window, P points of a series, C numbers of a
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from rnnpipe.data.base import PARTS, Part, Sequences
+from rnnpipe.data.base import PARTS, Part, Sequences, Target
 from rnnpipe.data.text_files import parse_split
 from rnnpipe.errors import UsageError
-
-Target: TypeAlias = Literal["last", "every"]
 
 
 def check_shape(owner: str, window: int, horizon: int, stride: int) -> None:

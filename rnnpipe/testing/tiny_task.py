@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from rnnpipe.config import TrainingConfig, config_from_table
-from rnnpipe.data.base import Part, Sequences
+from rnnpipe.data.base import Loss, Part, SequenceDataset, Sequences, Target
 from rnnpipe.data.sequences import load_sequences
+from rnnpipe.data.synthetic.patterns import Patterns
 from rnnpipe.models.encoders import Embedding
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.models.recurrent import Recurrent
@@ -51,18 +52,26 @@ def tiny_task(folder: Path, *, seed: int = 0, resume: Checkpoint | None = None) 
 
 def tiny_sequence_task(folder: Path, *, seed: int = 0, resume: Checkpoint | None = None) -> Task:
     """Return a task of sequences: an echo state network that is to give the input of two timesteps before."""
-    config = config_from_table(
-        {
-            "model": {"cell": "echo-state", "hidden_size": 8},
-            "training": {"batch_size": 4, "epochs": 0, "max_steps": STEPS, "evaluate_every": 3, "log_every": 2},
-        },
-        "the tiny task",
-    )
-    data = load_sequences("delay", _Delay())
+    return _sequence_task(_Delay(), {"cell": "echo-state", "hidden_size": 8}, folder, seed, resume)
+
+
+def tiny_pattern_task(folder: Path, *, seed: int = 0, resume: Checkpoint | None = None) -> Task:
+    """Return a task of patterns of -1 and 1, for a network of Hopfield's to store."""
+    model = {"cell": "hopfield", "hidden_size": 5, "name": {"name": "sequence-model", "readout": False}}
+    dataset = Patterns(patterns=4 * STEPS, units=5, valid=4, test=0, timesteps=2)
+    return _sequence_task(dataset, model, folder, seed, resume)
+
+
+def _sequence_task(
+    dataset: SequenceDataset, model: dict[str, Any], folder: Path, seed: int, resume: Checkpoint | None
+) -> Task:
+    training = {"batch_size": 4, "epochs": 0, "max_steps": STEPS, "evaluate_every": 3, "log_every": 2}
+    config = config_from_table({"model": model, "training": training}, "the tiny task")
+    data = load_sequences("tiny", dataset)
     with seeded(seed):
-        model = build_sequence_model(config, data.sizes)
+        built = build_sequence_model(config, data.sizes)
     return Task(
-        model=model,
+        model=built,
         objective=SequenceObjective(data.parts["train"], data.parts["valid"], data.sizes, config.training, seed=0),
         config=config.training,
         make_optimizer=partial(build_optimizer, config.training.optimizer),
@@ -78,11 +87,11 @@ def tiny_sequence_task(folder: Path, *, seed: int = 0, resume: Checkpoint | None
 class _Delay:
     """Noise; the target at each timestep is the input of two timesteps before."""
 
-    loss: Literal["mse", "binary-cross-entropy", "cross-entropy"] = "mse"
-    target: Literal["last", "every"] = "every"
+    loss: Loss = "mse"
+    target: Target = "every"
 
     def sequences(self, split: Part) -> Sequences:
-        count = {"train": 12, "valid": 6}.get(split, 0)
+        count = {"train": 4 * STEPS, "valid": 6}.get(split, 0)
         values = np.random.default_rng(count).uniform(-1, 1, (count, 9, 1)).astype(np.float32)
         return Sequences(values[:, 2:], values[:, :-2], np.full(count, 7))
 

@@ -18,7 +18,7 @@ from rnnpipe.options import bind_options
 from rnnpipe.testing.report import Check, Failure, Finding, require
 from rnnpipe.testing.tensors import describe, expect_finite, expect_same
 from rnnpipe.testing.things import attempt, in_order, require_reachable, resolve, seeded, seeded_check
-from rnnpipe.testing.tiny_task import CASE, STEPS, newest, tiny_sequence_task, tiny_task
+from rnnpipe.testing.tiny_task import CASE, STEPS, newest, tiny_pattern_task, tiny_sequence_task, tiny_task
 from rnnpipe.training.callbacks import Callback, TrainState
 from rnnpipe.training.checkpoints import Checkpoint
 from rnnpipe.training.trainers import Task, Trainer
@@ -27,7 +27,8 @@ from rnnpipe.training.trainers import Task, Trainer
 def check_trainer(thing: str | Trainer, /, **options: Any) -> list[Finding]:
     """Check a trainer, given itself or by its registered name, with its `options`.
 
-    It is tried on a text, or, if it has an attribute `fits = "sequences"`, on sequences of numbers.
+    It is tried on a text, or, if it has an attribute `fits = "sequences"`, on sequences of numbers, with "patterns" on
+    patterns of -1 and 1 in a network that can store them.
     Raises ConformanceError with every check that failed.
     """
     trainer, name = resolve("trainer", thing)
@@ -73,8 +74,8 @@ class _Subject:
 
     def task(self, folder: Path, *, seed: int = 0, resume: Checkpoint | None = None) -> Task:
         """Return the task that it is tried on."""
-        make = tiny_sequence_task if getattr(self.trainer, "fits", "text") == "sequences" else tiny_task
-        return make(folder, seed=seed, resume=resume)
+        make = {"sequences": tiny_sequence_task, "patterns": tiny_pattern_task}
+        return make.get(getattr(self.trainer, "fits", "text"), tiny_task)(folder, seed=seed, resume=resume)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 
@@ -14,6 +14,8 @@ from rnnpipe.models.base import Model
 from rnnpipe.training.callbacks import Callback, TrainState
 from rnnpipe.training.checkpoints import Checkpoint
 from rnnpipe.training.objective import Objective
+
+_Trainer = TypeVar("_Trainer", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -43,3 +45,13 @@ class Trainer(Protocol):
     def __call__(self, task: Task, callbacks: Sequence[Callback], should_stop: Callable[[], bool]) -> TrainState:
         """Train until the task's limits or until `should_stop()` is true; return where training ended."""
         ...
+
+
+def fits(what: Literal["text", "sequences", "patterns"]) -> Callable[[_Trainer], _Trainer]:
+    """Say of a trainer what it is for, so that the conformance kit tries it on that; on text if it does not say."""
+
+    def mark(trainer: _Trainer) -> _Trainer:
+        setattr(trainer, "fits", what)  # noqa: B010 - a function has no such attribute for a type checker
+        return trainer
+
+    return mark

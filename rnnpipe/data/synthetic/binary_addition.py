@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from rnnpipe.data.base import Part, Sequences
+from rnnpipe.data.base import Part, Sequences, Target
 from rnnpipe.data.synthetic.drawing import OVERLAP, Draw, Drawn, check_sizes, draw_part
 from rnnpipe.errors import UsageError
 
@@ -29,7 +29,7 @@ class BinaryAddition:
     "Anyone can learn to code an LSTM-RNN in Python", whose numbers have 7 bits and the sums 8.
     """
 
-    target: Literal["every"] = "every"
+    target: Target = "every"
     continues = False
     tolerance = 0.5
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from rnnpipe.data.base import PARTS, Part, Sequences
+from rnnpipe.data.base import PARTS, Loss, Part, Sequences, Target
 from rnnpipe.data.synthetic.drawing import (
     OVERLAP,
     Drawn,
@@ -31,8 +31,8 @@ class CountingOnes:
     sequences), and of Roelants' "How to implement a recurrent neural network", part 1 (20 sequences, two weights).
     """
 
-    loss: Literal["mse"] = "mse"
-    target: Literal["last"] = "last"
+    loss: Loss = "mse"
+    target: Target = "last"
     tolerance = 0.05
 
     def __init__(

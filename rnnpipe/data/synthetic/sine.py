@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 
-from rnnpipe.data.base import PARTS, Part, Sequences
+from rnnpipe.data.base import PARTS, Loss, Part, Sequences, Target
 from rnnpipe.data.synthetic.drawing import check_lengths, check_sizes, cut, draw_lengths
-from rnnpipe.data.windowing import Target, check_shape, share_points, windows
+from rnnpipe.data.windowing import check_shape, share_points, windows
 from rnnpipe.errors import UsageError
 
 
@@ -24,7 +23,7 @@ class Sine:
     Source: the published Elman program (7,000 waves, phases from 0 to pi, step pi/6).
     """
 
-    loss: Literal["mse"] = "mse"
+    loss: Loss = "mse"
     continues = True
 
     def __init__(
@@ -84,7 +83,7 @@ class SineWindows:
     in all but a point or two. Source: the published program's 500 points over 10 pi, windows of 2, shared out 4:1.
     """
 
-    loss: Literal["mse"] = "mse"
+    loss: Loss = "mse"
     continues = True
 
     def __init__(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
-from rnnpipe.data.base import Part, Sequences
+from rnnpipe.data.base import Loss, Part, Sequences, Target
 from rnnpipe.data.synthetic.drawing import (
     OVERLAP,
     Draw,
@@ -32,8 +30,8 @@ class VariableSum:
     sequences have their true lengths.
     """
 
-    loss: Literal["mse"] = "mse"
-    target: Literal["last"] = "last"
+    loss: Loss = "mse"
+    target: Target = "last"
     tolerance = 0.5
 
     def __init__(
