@@ -12,6 +12,7 @@ from rnnpipe.cli import say
 from rnnpipe.cli.byte_progress import byte_progress
 from rnnpipe.cli.common import (
     PATH,
+    engine_options,
     hint,
     json_option,
     named,
@@ -24,6 +25,7 @@ from rnnpipe.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from rnnpipe.pipeline.engines import EngineName
     from rnnpipe.text.files import Errors
     from rnnpipe.text.rules import Level
     from rnnpipe.text.vocabulary import Summary, Vocabulary
@@ -64,6 +66,7 @@ _LEAST_MEMORY = 128 << 20
     help="Of counts that need more, such as 512M, the rest goes to the disk meanwhile; the result is the same.",
 )
 @workers_option
+@engine_options
 @text_options
 @json_option
 def command(
@@ -78,6 +81,8 @@ def command(
     preview: str | None,
     max_memory: str,
     workers: int | None,
+    engine: EngineName,
+    scheduler: str | None,
     encoding: str,
     errors: Errors,
     as_json: bool,
@@ -90,6 +95,7 @@ def command(
     """
     from rnnpipe.config import DEFAULTS
     from rnnpipe.pipeline.dictionary import build_dict
+    from rnnpipe.pipeline.engines import open_engine
     from rnnpipe.plugins import text_registry
     from rnnpipe.text.rules import Named
 
@@ -115,6 +121,7 @@ def command(
             encoding=encoding,
             errors=errors,
             workers=workers,
+            engine=open_engine(engine, scheduler, say),
             progress=progress,
             expect=progress.expect,
         )

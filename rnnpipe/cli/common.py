@@ -50,6 +50,18 @@ def workers_option(function: Function) -> Function:
     )
 
 
+def engine_options(function: Function) -> Function:
+    """Add `--engine` and `--scheduler`."""
+    scheduler = click.option("--scheduler", metavar="ADDRESS", help="Of the Dask cluster, as tcp://10.0.0.1:8786.")
+    return click.option(
+        "--engine",
+        type=click.Choice(["local", "dask"]),
+        default="local",
+        show_default=True,
+        help="Where the work is done: here, or on a cluster in a trusted network.",
+    )(scheduler(function))
+
+
 def device_option(function: Function) -> Function:
     """Add `--device`."""
     return click.option(

@@ -11,6 +11,7 @@ from rnnpipe.cli import say
 from rnnpipe.cli.byte_progress import byte_progress
 from rnnpipe.cli.common import (
     PATH,
+    engine_options,
     hint,
     json_option,
     print_json,
@@ -21,6 +22,7 @@ from rnnpipe.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from rnnpipe.pipeline.engines import EngineName
     from rnnpipe.text.files import Errors
 
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--dict", "dictionary", type=PATH, required=True, metavar="DICT", help="The dictionary.")
 @click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="The token folder to write.")
 @workers_option
+@engine_options
 @text_options
 @json_option
 def command(
@@ -36,12 +39,15 @@ def command(
     dictionary: Path,
     output: Path,
     workers: int | None,
+    engine: EngineName,
+    scheduler: str | None,
     encoding: str,
     errors: Errors,
     as_json: bool,
 ) -> None:
     """Turn texts, or a folder that `rnnpipe clean` wrote, into ids by the rules of a dictionary."""
     from rnnpipe.pipeline.encode import encode
+    from rnnpipe.pipeline.engines import open_engine
     from rnnpipe.plugins import text_registry
 
     report_quarantined(text_registry())
@@ -53,6 +59,7 @@ def command(
             encoding=encoding,
             errors=errors,
             workers=workers,
+            engine=open_engine(engine, scheduler, say),
             progress=progress,
             expect=progress.expect,
         )

@@ -20,7 +20,8 @@ from rnnpipe.pipeline.common import (
     rules_loader,
     workers_for,
 )
-from rnnpipe.text.counting import Counts, count_tokens
+from rnnpipe.pipeline.engines import LOCAL, Engine
+from rnnpipe.text.counting import Counts
 from rnnpipe.text.files import Errors, TextFile, total_bytes
 from rnnpipe.text.large import write_dictionary
 from rnnpipe.text.opening import open_texts
@@ -62,6 +63,7 @@ def build_dict(
     errors: Errors = "strict",
     workers: int | None = None,
     max_memory: int = 1 << 30,
+    engine: Engine = LOCAL,
     skip: bool = False,
     before_writing: Callable[[], None] = lambda: None,
     progress: Progress = no_progress,
@@ -77,7 +79,7 @@ def build_dict(
     """
     if out is not None:
         check_output_file(out, inputs, DICTIONARY_START, "a dictionary")
-    with temporary_folder() as spool, ThreadPoolExecutor(1) as beside:
+    with engine.folder(out) as spool, temporary_folder() as runs, ThreadPoolExecutor(1) as beside:
         corpora = find_corpora(inputs)
         if corpora:
             chosen = [(corpus, "train" if "train" in corpus.parts else "all") for corpus in corpora]
@@ -102,8 +104,8 @@ def build_dict(
                 return Built(before.summary(), 0, out, before, skipped=True)
         before_writing()
         expect(total_bytes(texts))
-        spill = Spill(spool, max_memory)
-        counts = count_tokens(
+        spill = Spill(runs, max_memory)
+        counts = engine.count(
             texts, loader, errors=errors, workers=workers or workers_for(texts), spill=spill, progress=progress
         )
         counted = hashing.result()

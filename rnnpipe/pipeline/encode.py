@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnnpipe.data.text_files import temporary_folder
 from rnnpipe.data.tokens import DICTIONARY, FORMAT, META, OWN_FILES, VERSION, TokenFolder, load_tokens
 from rnnpipe.durable import resumable_directory, write_record
 from rnnpipe.errors import InputError
@@ -21,6 +20,7 @@ from rnnpipe.pipeline.common import (
     rules_loader,
 )
 from rnnpipe.pipeline.encode_parts import write_parts
+from rnnpipe.pipeline.engines import LOCAL, Engine
 from rnnpipe.text.files import Errors, TextFile, total_bytes
 from rnnpipe.text.opening import open_texts
 from rnnpipe.text.vocabulary import load_vocabulary
@@ -47,6 +47,7 @@ def encode(
     encoding: str = "utf-8",
     errors: Errors = "strict",
     workers: int | None = None,
+    engine: Engine = LOCAL,
     skip: bool = False,
     before_writing: Callable[[], None] = lambda: None,
     progress: Progress = no_progress,
@@ -60,7 +61,7 @@ def encode(
     """
     vocabulary = load_vocabulary(dictionary)
     check_output_folder(out, META, FORMAT, OWN_FILES, [*inputs, str(dictionary)])
-    with temporary_folder() as spool:
+    with engine.folder(out) as spool:
         corpora = find_corpora(inputs)
         parts: dict[str, list[TextFile]] = {}
         for corpus in corpora or ():
@@ -93,6 +94,7 @@ def encode(
                 made_from,
                 errors=errors,
                 workers=workers,
+                engine=engine,
                 progress=progress,
             )
             if all(record["tokens"] <= record["documents"] for record in records.values()):

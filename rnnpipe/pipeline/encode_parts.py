@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rnnpipe.data.encode import encode_texts
 from rnnpipe.data.tokens import Written, part_writer
 from rnnpipe.durable import Partial, clear_leftovers, read_record, write_record
 from rnnpipe.errors import InputError
 from rnnpipe.pipeline.common import Progress, workers_for
+from rnnpipe.pipeline.engines import Engine
 from rnnpipe.text.files import Errors, TextFile
 from rnnpipe.text.rules import LoadRules
 from rnnpipe.text.vocabulary import Vocabulary
@@ -68,6 +68,7 @@ def write_parts(
     *,
     errors: Errors,
     workers: int | None,
+    engine: Engine,
     progress: Progress,
 ) -> tuple[dict[str, Any], int, int]:
     """Write the arrays of all parts; return their records, the bytes mended, and the bytes done by an earlier run.
@@ -96,7 +97,7 @@ def write_parts(
             def mend(count: int) -> None:
                 journal.mended_bytes += count
 
-            documents = encode_texts(
+            documents = engine.encode(
                 rest,
                 load_rules,
                 dictionary,

@@ -48,8 +48,7 @@ class Spill:
     def write(self, counts: Mapping[bytes, int]) -> None:
         """Write counts as a run."""
         with self.new_run() as file:
-            for token, count in sorted(counts.items()):
-                file.write(_HEAD.pack(len(token), count) + token)
+            write_run(file, counts)
 
     def drain(self, counter: WordCounter) -> None:
         """Write what a counter of the C extension holds as a run, and leave it empty."""
@@ -71,8 +70,7 @@ class Spill:
             some, self.runs = self.runs[:_MOST_OPEN], self.runs[_MOST_OPEN:]
             with self.new_run() as file:
                 for batch in merge_runs(some):
-                    for token, count in zip(batch.tokens(), batch.counts.tolist(), strict=True):
-                        file.write(_HEAD.pack(len(token), count) + token)
+                    write_run(file, batch.to_counts())
         runs, self.runs = self.runs, []
         yield from merge_runs(runs)
 
@@ -88,6 +86,10 @@ class Batch:
         """Return the tokens."""
         return self.raw.split(b"\xff")[:-1]
 
+    def to_counts(self) -> dict[bytes, int]:
+        """Return each token with how often it occurs, in order."""
+        return dict(zip(self.tokens(), self.counts.tolist(), strict=True))
+
     def lengths(self) -> npt.NDArray[np.int64]:
         """Return how many characters each token has [N]."""
         data = np.frombuffer(self.raw, np.uint8)
@@ -96,8 +98,14 @@ class Batch:
         return lengths
 
 
-def merge_runs(paths: Iterable[Path]) -> Iterator[Batch]:
-    """Yield the tokens of runs in order, the counts of each added up; the runs are removed at the end."""
+def write_run(file: IO[bytes], counts: Mapping[bytes, int]) -> None:
+    """Write counts behind what a run holds already, all of whose tokens must come before these."""
+    for token, count in sorted(counts.items()):
+        file.write(_HEAD.pack(len(token), count) + token)
+
+
+def merge_runs(paths: Iterable[Path], *, keep: bool = False) -> Iterator[Batch]:
+    """Yield the tokens of runs in order, the counts of each added up; the runs are removed at the end, or kept."""
     paths = list(paths)
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(path.open("rb")) for path in paths]
@@ -107,7 +115,7 @@ def merge_runs(paths: Iterable[Path]) -> Iterator[Batch]:
         else:
             while (batch := merger.next(_CHUNK))[0]:
                 yield Batch(batch[0], np.frombuffer(batch[1], np.uint64))
-    for path in paths:
+    for path in () if keep else paths:
         path.unlink()
 
 
