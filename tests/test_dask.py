@@ -177,8 +177,9 @@ def test_a_text_that_has_changed_is_counted_again():
         file.write("one more line\n")
     assert True in (again := count())
     assert False in again
-    next(shards.glob("*.run")).write_bytes(b"cut")  # of another size than its record says
-    assert count().count(True) == 1
+    for run in shards.glob("*.run"):
+        run.write_bytes(b"cut")  # of another size than its record says
+    assert all(count())
 
 
 def test_a_worker_killed_in_the_middle_costs_nothing_but_time(cluster: Cluster):
