@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ def test_the_peers_count_what_we_count(corpora: Path, tmp_path: Path) -> None:
     path = corpora / "harbour-year.txt"
     ours = build_dict([str(path)], tmp_path / "dict", cleaner=Named("ascii-words")).vocabulary
     assert peers.published(path) == ours.kept
+    for package, peer in (("polars", peers.polars_build), ("duckdb", peers.duckdb_build)):
+        if find_spec(package):
+            assert peer(path) == ours.kept
     pytest.importorskip("tokenizers", reason="the extra `bench` is not installed")
     assert peers.tokenizers_build(path) == ours.kept + 1  # its <unk>
     assert peers.tokenizers_encode(path, tmp_path / "dict") == ours.total

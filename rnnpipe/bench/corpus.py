@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,40 +39,75 @@ class Row:
         return {**asdict(self), "megabytes_per_second": self.rate}
 
 
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A program to measure: its command, the size of its text in bytes, and the package that it needs."""
+
+    job: str
+    program: str
+    size: int
+    words: Sequence[str]
+    package: str | None = None
+    native: bool = True
+
+
 def bench_corpus(
     text: Path | None, megabytes: int, workers: int, runs: int, report: Callable[[str], None]
 ) -> list[Row]:
-    """Measure `build-dict` and `encode`, with the C extension and without, and the peers, on repeated text."""
+    """Measure `build-dict` and `encode`, with the C extension and without, and the peers, on repeated text.
+
+    All run in turns, `runs` times, so that what else the machine does falls on all of them alike.
+    """
     with tempfile.TemporaryDirectory(prefix="rnnpipe-bench-") as folder:
-        path = Path(folder) / "text.txt"
-        size = repeat_text(text, path, megabytes * 1_000_000)
-        part = Path(folder) / "part.txt"
-        part_size = repeat_text(text, part, min(size, PUBLISHED_BYTES))
-        out, tokens = str(Path(folder) / "dict.txt"), str(Path(folder) / "tokens")
-        command = [sys.executable, "-m", "rnnpipe"]
-        build = [*command, "build-dict", str(path), "-o", out, "--cleaner", "ascii-words", "--workers", str(workers)]
-        encode = [*command, "encode", str(path), "--dict", out, "-o", tokens, "--workers", str(workers)]
-        peer = [sys.executable, "-m", "rnnpipe.bench.peers"]
-        plain = {"RNNPIPE_NATIVE": "0"}
-        native = f"rnnpipe, {workers} workers" if NATIVE else f"rnnpipe, {workers} workers (built without C)"
-        jobs: list[tuple[str, str, int, Sequence[str], dict[str, str]]] = [
-            ("build-dict", native, size, build, {}),
-            ("build-dict", f"rnnpipe, {workers} workers, in Python alone", size, build, plain),
-            ("build-dict", "tokenizers, word level", size, [*peer, "tokenizers-build", str(path)], {}),
-            ("build-dict", "the published program", part_size, [*peer, "published", str(part)], {}),
-            ("encode", native, size, encode, {}),
-            ("encode", f"rnnpipe, {workers} workers, in Python alone", size, encode, plain),
-            ("encode", "tokenizers, word level", size, [*peer, "tokenizers-encode", str(path), out], {}),
-        ]
-        rows = []
-        for job, program, job_size, words, environment in jobs:
-            if program.startswith("tokenizers") and importlib.util.find_spec("tokenizers") is None:
-                report(f"{job}, {program}: not installed (pip install 'rnnpipe[bench]')")
-                continue
-            best = min(_run(words, environment) for _ in range(runs))
-            rows.append(Row(job, program, job_size, *best))
-            report(f"{job}, {program}: {rows[-1].rate:.0f} MB/s, {rows[-1].resident_bytes / 1e6:.0f} MB resident")
+        jobs = []
+        for job in _jobs(text, megabytes, workers, Path(folder)):
+            if job.package is None or importlib.util.find_spec(job.package) is not None:
+                jobs.append(job)
+            else:
+                report(f"{job.job}, {job.program}: not installed (pip install 'rnnpipe[bench]')")
+        best: dict[_Job, tuple[float, int]] = {}
+        for _ in range(runs):
+            for job in jobs:
+                found = _run(job.words, {} if job.native else {"RNNPIPE_NATIVE": "0"}, workers)
+                best[job] = min(best.get(job, found), found)
+        rows = [Row(job.job, job.program, job.size, *best[job]) for job in jobs]
+    for row in rows:
+        report(f"{row.job}, {row.program}: {row.rate:.0f} MB/s, {row.resident_bytes / 1e6:.0f} MB resident")
     return rows
+
+
+def _jobs(text: Path | None, megabytes: int, workers: int, folder: Path) -> Iterator[_Job]:
+    """Write the texts into a folder and yield the jobs, which share them, in an order in which they can run."""
+    path = folder / "text.txt"
+    size = repeat_text(text, path, megabytes * 1_000_000)
+    part = folder / "part.txt"
+    part_size = repeat_text(text, part, min(size, PUBLISHED_BYTES))
+    command = [sys.executable, "-m", "rnnpipe"]
+    many = ["--workers", str(workers)]
+    peer = [sys.executable, "-m", "rnnpipe.bench.peers"]
+    ours = f"rnnpipe, {workers} workers" + ("" if NATIVE else " (built without C)")
+    plain = f"rnnpipe, {workers} workers, in Python alone"
+
+    def build(cleaner: str) -> list[str]:
+        return [*command, "build-dict", str(path), "-o", str(folder / cleaner), "--cleaner", cleaner, *many]
+
+    def encode(cleaner: str) -> list[str]:
+        out = str(folder / f"{cleaner}-tokens")
+        return [*command, "encode", str(path), "--dict", str(folder / cleaner), "-o", out, *many]
+
+    tokenizers = "tokenizers, word level"
+    yield _Job("build-dict", ours, size, build("ascii-words"))
+    yield _Job("build-dict", plain, size, build("ascii-words"), native=False)
+    yield _Job("build-dict", "polars", size, [*peer, "polars-build", str(path)], "polars")
+    yield _Job("build-dict", "duckdb", size, [*peer, "duckdb-build", str(path)], "duckdb")
+    yield _Job("build-dict", tokenizers, size, [*peer, "tokenizers-build", str(path)], "tokenizers")
+    yield _Job("build-dict", "the published program", part_size, [*peer, "published", str(part)])
+    yield _Job("encode", ours, size, encode("ascii-words"))
+    yield _Job("encode", plain, size, encode("ascii-words"), native=False)
+    words = [*peer, "tokenizers-encode", str(path), str(folder / "ascii-words")]
+    yield _Job("encode", tokenizers, size, words, "tokenizers")
+    yield _Job("build-dict, unicode-words", ours, size, build("unicode-words"))
+    yield _Job("encode, unicode-words", ours, size, encode("unicode-words"))
 
 
 def repeat_text(text: Path | None, path: Path, size: int) -> int:
@@ -100,12 +135,13 @@ def _sources(text: Path | None) -> list[bytes]:
     return sources
 
 
-def _run(words: Sequence[str], environment: dict[str, str]) -> tuple[float, int]:
+def _run(words: Sequence[str], environment: dict[str, str], threads: int) -> tuple[float, int]:
     """Run a whole process; return its seconds and the peak of its resident memory, or of its largest child's."""
+    environment = {**os.environ, **environment}
+    environment |= {"POLARS_MAX_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages are compiled, and so is ours then
     begun = time.perf_counter()
-    process = subprocess.Popen(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **environment}
-    )
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
     assert process.stderr is not None
     errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)

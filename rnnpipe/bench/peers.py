@@ -23,6 +23,36 @@ def published(path: Path) -> int:
     return sum(number > THRESHOLD for number in counts.values())
 
 
+def polars_build(path: Path) -> int:
+    """Count with Polars: a line a row, the rules as expressions, grouped and counted in its streaming engine."""
+    import polars as pl
+
+    lines = pl.scan_csv(path, has_header=False, new_columns=["line"], separator="\x01", quote_char=None)
+    letters = pl.col("line").str.to_lowercase().str.replace_all(r"[^a-z '\-]", "")
+    words = lines.select(letters.str.split(" ").alias("word")).explode("word").filter(pl.col("word") != "")
+    counts = words.filter(~pl.col("word").str.starts_with("-")).group_by("word").len()
+    return len(counts.filter(pl.col("len") > THRESHOLD).collect(engine="streaming"))
+
+
+def duckdb_build(path: Path) -> int:
+    """Count with DuckDB: a line a row, the rules as SQL."""
+    import duckdb
+
+    query = r"""
+        SELECT count(*) FROM (
+            SELECT word FROM (
+                SELECT unnest(string_split(regexp_replace(lower(line), '[^a-z ''\-]', '', 'g'), ' ')) AS word
+                FROM read_csv(?, columns = {'line': 'VARCHAR'}, delim = '\x01', quote = '', escape = '',
+                              header = false, auto_detect = false, strict_mode = false)
+            )
+            WHERE word <> '' AND NOT starts_with(word, '-')
+            GROUP BY word HAVING count(*) > ?
+        )
+    """
+    found = duckdb.execute(query, [str(path), THRESHOLD]).fetchone()
+    return int(found[0]) if found else 0
+
+
 def _tokenizer(vocabulary: dict[str, int] | None) -> Any:
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
@@ -58,7 +88,13 @@ def tokenizers_encode(path: Path, dictionary: Path) -> int:
     return count
 
 
-PEERS = {"published": published, "tokenizers-build": tokenizers_build, "tokenizers-encode": tokenizers_encode}
+PEERS = {
+    "duckdb-build": duckdb_build,
+    "polars-build": polars_build,
+    "published": published,
+    "tokenizers-build": tokenizers_build,
+    "tokenizers-encode": tokenizers_encode,
+}
 
 if __name__ == "__main__":
     name, *paths = sys.argv[1:]

@@ -27,7 +27,8 @@ def command() -> None:
 @click.option("--runs", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each; the best counts.")
 @json_option
 def corpus(text: Path | None, megabytes: int, workers: int, runs: int, as_json: bool) -> None:
-    """Measure build-dict and encode, whole processes, against Hugging Face tokenizers and the published program."""
+    """Measure build-dict and encode, whole processes in turns, against Polars, DuckDB, Hugging Face tokenizers and the
+    published program."""
     from rnnpipe.bench.corpus import bench_corpus
 
     if text is not None and not text.exists():

@@ -17,6 +17,7 @@ from rnnpipe.text.files import Block, BlockText, Errors, TextFile, read_block
 from rnnpipe.text.native import is_native, word_encoder
 from rnnpipe.text.rules import LoadRules, Rules
 from rnnpipe.text.vocabulary import Vocabulary, load_vocabulary
+from rnnpipe.text.word_slots import SlotEncoder
 from rnnpipe.text.workers import map_ordered
 
 _GROUP_BLOCKS = 32
@@ -54,7 +55,8 @@ class BlockEncoder:
             return
         self._native = word_encoder(rules, [word.encode() for word in vocabulary.ids], vocabulary.unk_id)
         if self._native is None and rules.byte_table is not None:
-            self._by_word = _WordIds(vocabulary, rules.byte_table.drop_prefix)
+            words = [word.encode() for word in vocabulary.ids]
+            self._slots = SlotEncoder(words, _WordIds(vocabulary, rules.byte_table.drop_prefix))
 
     def encode(self, block: BlockText) -> Ids:
         """Return the ids of an uncleaned block."""
@@ -65,8 +67,7 @@ class BlockEncoder:
         elif self._native is not None:
             ids = np.frombuffer(self._native.encode(block.raw), np.uint32)
         elif table is not None:
-            words = table.words(block.raw)
-            ids = np.fromiter(map(self._by_word.__getitem__, words), np.uint32, len(words))
+            ids = self._slots.encode(table.letters(block.raw))
             ids = ids[ids != _DROPPED]
         else:
             ids = self.vocabulary.encode(self.rules.tokenize(block.text))

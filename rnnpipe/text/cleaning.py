@@ -39,10 +39,14 @@ class ByteTable:
 
     def words(self, block: bytes) -> list[bytes]:
         """Return the words of a block, those with the dropped prefix included (callers drop each once, by type)."""
+        return self.letters(block).split()
+
+    def letters(self, block: bytes) -> bytes:
+        """Return what is left of a block, with a blank or more between its words."""
         for old, new in self.replacements:
             if old in block:
                 block = block.replace(old, new)
-        return block.translate(self.table, self.delete).split()
+        return block.translate(self.table, self.delete)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from rnnpipe.text.files import Block, BlockText, Errors, TextFile, cut_blocks, c
 from rnnpipe.text.native import is_native, word_counter
 from rnnpipe.text.rules import LoadRules, Rules
 from rnnpipe.text.runs import TYPE_BYTES, Spill
+from rnnpipe.text.word_slots import SlotCounter
 from rnnpipe.text.workers import map_ordered
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ def _count_group(rules: Rules, task: tuple[list[Block], Errors]) -> tuple[int, C
     group, errors = task
     counts = Counts()
     table = rules.byte_table
+    slots = SlotCounter()
     words: Counter[str] = Counter()
     points = np.zeros(0, np.int64)
     for block in group:
@@ -168,12 +170,12 @@ def _count_group(rules: Rules, task: tuple[list[Block], Errors]) -> tuple[int, C
         if rules.tokenizer.by_character:
             points = _add(points, code_points(rules.cleaner.clean(read.text)))
         elif table is not None:
-            counts.tokens.update(table.words(read.raw))
+            slots.update(table.letters(read.raw))
         else:
             words.update(rules.tokenize(read.text))
     if table is not None:
-        for word in [word for word in counts.tokens if word.startswith(table.drop_prefix)]:
-            del counts.tokens[word]
+        found = slots.counts().items()
+        counts.tokens.update({word: count for word, count in found if not word.startswith(table.drop_prefix)})
     counts.tokens.update({word.encode(): number for word, number in words.items()})
     counts.tokens.update({chr(point).encode(): int(points[point]) for point in np.flatnonzero(points)})
     return _size(group), counts

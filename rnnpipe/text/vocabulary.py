@@ -147,7 +147,9 @@ class Vocabulary:
             counted=self.counted,
             left_out=self.left_out,
         )
-        lines = (f"{count}\t{escape(token)}\n" for token, count in zip(self.tokens, self.counts, strict=True))
+        # One look at all of them: in most dictionaries there is nothing to escape.
+        tokens = map(escape, self.tokens) if _ESCAPED.search("".join(self.tokens)) else self.tokens
+        lines = (f"{count}\t{token}\n" for token, count in zip(tokens, self.counts, strict=True))
         body = b"\n" + "".join(lines).encode()
         return seal(header, hashlib.sha256(header + body).hexdigest()) + body
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections import deque
@@ -49,6 +48,8 @@ def map_ordered(
         finally:
             executor.shutdown(cancel_futures=True)
         return
+    import multiprocessing  # here, as it takes a while and threads do not need it
+
     # Spawned, not forked: a fork of a process that holds threads (progress bars, torch) may deadlock.
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, initializer=_start, initargs=(load_state,)) as pool:

@@ -126,6 +126,21 @@ static void native_dealloc(PyObject *object)
     Py_DECREF(type);  /* each instance of a type made at run time holds a reference to it */
 }
 
+enum { AT_ONCE = 16 };
+
+/* Make the next words ready to be looked up, AT_ONCE at most, and move on; return how many they are. */
+static inline size_t ready_words(const Table *table, const uint8_t **word, const uint8_t *base, const uint32_t *ends,
+                                 size_t count, size_t *at, Lookup ready[AT_ONCE])
+{
+    size_t found = 0;
+    for (; *at < count && found < AT_ONCE; *word = base + ends[(*at)++]) {
+        size_t length = (size_t)(base + ends[*at] - *word);
+        if (length)
+            table_ready(table, *word, length, &ready[found++]);
+    }
+    return found;
+}
+
 /* --- WordCounter --- */
 
 static PyObject *counter_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
@@ -154,14 +169,15 @@ static int enter(Native *self)
 static int count_words(void *context, const uint8_t *word, const uint8_t *base, const uint32_t *ends, size_t count)
 {
     Table *table = context;
-    for (size_t i = 0; i < count; word = base + ends[i++]) {
-        size_t length = (size_t)(base + ends[i] - word);
-        if (length == 0)
-            continue;
-        Slot *slot = table_put(table, word, length);
-        if (!slot)
-            return -1;
-        slot->value++;
+    Lookup ready[AT_ONCE];
+    for (size_t i = 0; i < count;) {
+        size_t found = ready_words(table, &word, base, ends, count, &i, ready);
+        for (size_t k = 0; k < found; k++) {
+            Slot *slot = table_put(table, &ready[k]);
+            if (!slot)
+                return NO_MEMORY;
+            slot->value++;
+        }
     }
     return 0;
 }
@@ -208,7 +224,9 @@ static int merge_tables(Table *into, const Table *from)
     for (size_t i = 0, count = from->used; status == 0 && i < count; i++) {
         size_t length;
         const uint8_t *word = slot_word(ordered[i], &length);
-        Slot *slot = table_put(into, word, length);
+        Lookup lookup;
+        table_ready(into, word, length, &lookup);
+        Slot *slot = table_put(into, &lookup);
         if (slot)
             slot->value += ordered[i]->value;
         else
@@ -313,7 +331,10 @@ static int encoder_fill(Native *self, PyObject *words)
         uint8_t *padded = calloc((size_t)length + SHORT, 1);
         if (padded)
             memcpy(padded, word, (size_t)length);
-        Slot *slot = padded ? table_put(&self->table, padded, (size_t)length) : NULL;
+        Lookup lookup;
+        if (padded)
+            table_ready(&self->table, padded, (size_t)length, &lookup);
+        Slot *slot = padded ? table_put(&self->table, &lookup) : NULL;
         free(padded);
         if (!slot) {
             PyErr_NoMemory();
@@ -364,16 +385,17 @@ static int encode_words(void *context, const uint8_t *word, const uint8_t *base,
         encoding->capacity = capacity;
     }
     uint32_t *next = encoding->ids + encoding->size;
-    for (size_t i = 0; i < count; word = base + ends[i++]) {
-        size_t length = (size_t)(base + ends[i] - word);
-        uint64_t key[2];
-        if (length == 0)
-            continue;
-        const Slot *slot = table_find(&encoding->encoder->table, word, length, key);
-        if (slot->length)  /* also if it starts with the prefix: a word of the vocabulary has an id */
-            *next++ = (uint32_t)slot->value;
-        else if (!has_dropped_prefix(&encoding->encoder->rules, word, length))
-            *next++ = encoding->encoder->unknown;
+    const Native *encoder = encoding->encoder;
+    Lookup ready[AT_ONCE];
+    for (size_t i = 0; i < count;) {
+        size_t found = ready_words(&encoder->table, &word, base, ends, count, &i, ready);
+        for (size_t k = 0; k < found; k++) {
+            const Slot *slot = table_find(&encoder->table, &ready[k]);
+            if (slot->length)  /* also if it starts with the prefix: a word of the vocabulary has an id */
+                *next++ = (uint32_t)slot->value;
+            else if (!has_dropped_prefix(&encoder->rules, ready[k].word, ready[k].length))
+                *next++ = encoder->unknown;
+        }
     }
     encoding->size = (size_t)(next - encoding->ids);
     return 0;

@@ -7,6 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef __GNUC__
+#define PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PREFETCH(address) ((void)(address))
+#endif
+
 enum { SHORT = 16 };  /* words up to this long stand in their slot; a word is read as this many bytes at once */
 
 /* Set when the module is first loaded. The seeds are random, so that nobody can prepare a text of colliding words;
@@ -99,22 +105,46 @@ static void table_clear(Table *table)
     table->used = 0;
 }
 
-/* Return the slot of a word, or the free slot where it belongs; `key` becomes the first half of what belongs there. */
-static inline Slot *table_find(const Table *table, const uint8_t *word, size_t length, uint64_t key[2])
+/* A word ready to be looked up. */
+typedef struct {
+    const uint8_t *word;
+    size_t length;
+    uint64_t key[2];  /* the first half of its slot; of a long word the address is still to come */
+    uint64_t hash;
+} Lookup;
+
+/* Make a word ready, and have its slot brought near the processor: a dozen of them come at once as soon as one. */
+static inline void table_ready(const Table *table, const uint8_t *word, size_t length, Lookup *lookup)
 {
+    lookup->word = word;
+    lookup->length = length;
     if (length <= SHORT) {
-        memcpy(key, word, SHORT);
-        key[0] &= masks[length][0];
-        key[1] &= masks[length][1];
-        for (size_t i = hash_short(key);; i++) {
+        memcpy(lookup->key, word, SHORT);
+        lookup->key[0] &= masks[length][0];
+        lookup->key[1] &= masks[length][1];
+        lookup->hash = hash_short(lookup->key);
+    }
+    else {
+        lookup->hash = lookup->key[0] = hash_long(word, length);
+        lookup->key[1] = 0;
+    }
+    PREFETCH(&table->slots[lookup->hash & table->mask]);
+}
+
+/* Return the slot of a word, or the free slot where it belongs. */
+static inline Slot *table_find(const Table *table, const Lookup *lookup)
+{
+    const uint8_t *word = lookup->word;
+    const uint64_t *key = lookup->key;
+    size_t length = lookup->length;
+    if (length <= SHORT) {
+        for (size_t i = lookup->hash;; i++) {
             Slot *slot = &table->slots[i & table->mask];
             if (((slot->key[0] ^ key[0]) | (slot->key[1] ^ key[1]) | (slot->length ^ length)) == 0 || !slot->length)
                 return slot;
         }
     }
-    key[0] = hash_long(word, length);
-    key[1] = 0;
-    for (size_t i = key[0];; i++) {
+    for (size_t i = lookup->hash;; i++) {
         Slot *slot = &table->slots[i & table->mask];
         if (!slot->length)
             return slot;
@@ -155,28 +185,28 @@ static inline size_t table_room(const Table *table)
 }
 
 /* Return the slot of a word, which is put in with the value 0 if it is new; NULL: out of memory, nothing changed. */
-static inline Slot *table_put(Table *table, const uint8_t *word, size_t length)
+static inline Slot *table_put(Table *table, Lookup *lookup)
 {
-    uint64_t key[2];
-    Slot *slot = table_find(table, word, length, key);
+    Slot *slot = table_find(table, lookup);
+    size_t length = lookup->length;
     if (slot->length)
         return slot;
     if (table->used >= table_room(table)) {
         if (table->used >= UINT32_MAX || table_grow(table) < 0)
             return NULL;
-        slot = table_find(table, word, length, key);
+        slot = table_find(table, lookup);
     }
     if (length > SHORT) {
         LongWord *copy = length < SIZE_MAX / 2 ? malloc(long_word_size(length)) : NULL;
         if (!copy)
             return NULL;
         copy->length = length;
-        memcpy(copy->bytes, word, length);
+        memcpy(copy->bytes, lookup->word, length);
         memset(copy->bytes + length, 0, SHORT);
         table->long_bytes += long_word_size(length);
-        key[1] = (uintptr_t)copy;
+        lookup->key[1] = (uintptr_t)copy;
     }
-    *slot = (Slot){{key[0], key[1]}, 0, length < UINT32_MAX ? (uint32_t)length : UINT32_MAX, (uint32_t)table->used++};
+    *slot = (Slot){{lookup->key[0], lookup->key[1]}, 0, length < UINT32_MAX ? (uint32_t)length : UINT32_MAX, (uint32_t)table->used++};
     return slot;
 }
 
