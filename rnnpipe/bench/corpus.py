@@ -21,12 +21,16 @@ PUBLISHED_BYTES = 20_000_000  # the published program takes 15 bytes of memory f
 
 @dataclass(frozen=True)
 class Row:
-    """One job: the text's size in bytes, the best of the runs in seconds, and the peak of resident memory."""
+    """One job: the text's size in bytes, the best of the runs in seconds, its processor time and resident memory.
+
+    On a machine that has nothing else to do the rate counts; on a busy one the processor time says more.
+    """
 
     job: str
     program: str
     size_bytes: int
     seconds: float
+    processor_seconds: float
     resident_bytes: int
 
     @property
@@ -65,7 +69,7 @@ def bench_corpus(
                 jobs.append(job)
             else:
                 report(f"{job.job}, {job.program}: not installed (pip install 'rnnpipe[bench]')")
-        best: dict[_Job, tuple[float, int]] = {}
+        best: dict[_Job, tuple[float, float, int]] = {}
         for _ in range(runs):
             for job in jobs:
                 found = _run(job.words, {} if job.native else {"RNNPIPE_NATIVE": "0"}, workers)
@@ -135,8 +139,11 @@ def _sources(text: Path | None) -> list[bytes]:
     return sources
 
 
-def _run(words: Sequence[str], environment: dict[str, str], threads: int) -> tuple[float, int]:
-    """Run a whole process; return its seconds and the peak of its resident memory, or of its largest child's."""
+def _run(words: Sequence[str], environment: dict[str, str], threads: int) -> tuple[float, float, int]:
+    """Run a whole process; return its seconds, its processor time, and its peak of resident memory.
+
+    Of child processes the time is in it, and of memory that of the largest.
+    """
     environment = {**os.environ, **environment}
     environment |= {"POLARS_MAX_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages are compiled, and so is ours then
@@ -149,4 +156,4 @@ def _run(words: Sequence[str], environment: dict[str, str], threads: int) -> tup
     process.stderr.close()
     if process.returncode:
         raise RnnpipeError(f"{' '.join(words[:6])} ... failed: {errors.decode(errors='replace').strip()}")
-    return time.perf_counter() - begun, usage.ru_maxrss * 1024
+    return time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024

@@ -39,18 +39,19 @@ def corpus(text: Path | None, megabytes: int, workers: int, runs: int, as_json: 
     if as_json:
         print_json([row.to_json() for row in rows])
         return
-    table = [("job", "program", "MB", "seconds", "MB/s", "resident MB", "ours / its")]
+    table = [("job", "program", "MB", "seconds", "processor s", "MB/s", "resident MB", "ours / its")]
     for row in rows:
         ours = next(first for first in rows if first.job == row.job)
         ratio = f"{ours.rate / row.rate:.1f}"
         cells = (
             f"{row.size_bytes / 1e6:.0f}",
             f"{row.seconds:.2f}",
+            f"{row.processor_seconds:.2f}",
             f"{row.rate:.0f}",
             f"{row.resident_bytes / 1e6:.0f}",
         )
         table.append((row.job, row.program, *cells, ratio))
-    print_table(table, right=(2, 3, 4, 5, 6))
+    print_table(table, right=(2, 3, 4, 5, 6, 7))
 
 
 @command.command("train")

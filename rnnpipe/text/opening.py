@@ -59,13 +59,15 @@ def find_paths(inputs: Sequence[str]) -> list[str]:
 
 def _find_texts(folder: Path) -> list[str]:
     """Return the `*.txt` below a folder, sorted, less those in outputs of rnnpipe that lie below it."""
-    is_output = functools.cache(_is_output)
 
-    def written(text: Path) -> bool:
-        return any(is_output(p) for p in text.parents if p != folder and p.is_relative_to(folder))
+    @functools.cache
+    def written(below: Path) -> bool:
+        return below != folder and (_is_output(below) or written(below.parent))
 
     patterns = ("*.txt", *(f"*.txt{suffix}" for suffix in COMPRESSED))
-    found = (text for pattern in patterns for text in folder.rglob(pattern) if text.is_file() and not written(text))
+    found = (
+        text for pattern in patterns for text in folder.rglob(pattern) if text.is_file() and not written(text.parent)
+    )
     return sorted(str(text) for text in found if not _is_ours(text))
 
 
