@@ -144,6 +144,7 @@ def register_samplers() -> dict[str, str]:
 def register_backends() -> dict[str, str]:
     return {
         "cudnn": "rnnpipe.backends.cudnn:CudnnBackend",
+        "hoisted": "rnnpipe.backends.hoisted:HoistedBackend",
         "loop": "rnnpipe.backends.loop:LoopBackend",
         "scan": "rnnpipe.backends.scan:ScanBackend",
     }

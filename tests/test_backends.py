@@ -202,7 +202,7 @@ class Half(LSTM):
 def test_a_subclass_is_not_taken_for_its_parent() -> None:
     rnn = Recurrent(Half, 3, 4)
     y, _ = rnn(torch.randn(2, 1, 3))
-    assert rnn.backend_used == "loop"
+    assert rnn.backend_used != "cudnn"
     assert y.abs().max() <= 0.5
     with pytest.raises(BackendRefusal, match="Half is not one of torch's own layers"):
         Recurrent(Half, 3, 4, backend="cudnn")(torch.randn(2, 1, 3))

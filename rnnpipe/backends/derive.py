@@ -1,0 +1,436 @@
+"""A cell's `pointwise` as graphs: the elementwise part of one timestep, and its derivative.
+
+A graph is traced on fake tensors, so that nothing is computed and a branch on values is seen; the derivative is the
+vector-Jacobian product of the traced graph, traced again.
+
+Shapes: N rows (a batch, or some timesteps of it), H hidden size, G gates side by side.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.func import functional_call, functionalize, vjp
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+from rnnpipe.cells.base import GatedCell, State
+
+aten = torch.ops.aten
+
+MANY_ROWS = 1009  # a number that is seen in a graph if it stands there: no size and no count of a cell
+
+# Besides those that torch tags as pointwise: what keeps every element in its place.
+_IN_PLACE = {
+    operator.getitem,
+    aten.detach.default,
+    aten.alias.default,
+    aten.clone.default,
+    aten._to_copy.default,
+    aten.lift_fresh_copy.default,
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+    aten.scalar_tensor.default,
+}
+
+
+class Untraceable(Exception):
+    """Why a cell's `pointwise` cannot be turned into a graph, in words."""
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """A cell's `pointwise` over N rows, without the cell.
+
+    graph: (u gates, r gates, states, constants) -> new states, each [N, H], in float32 at least.
+    summed: each gate of u meets the same gate of r in a sum and nowhere else; the graph takes that sum for both.
+    constants: the parameters and buffers that it reads, by name, as empty tensors; those with a gradient first.
+    elementwise: nothing in it crosses rows or hidden units.
+    any_rows: it holds for any N.
+    """
+
+    graph: GraphModule
+    input_gates: int
+    recurrent_gates: int
+    hidden_size: int
+    device: torch.device
+    u_dtype: torch.dtype
+    r_dtype: torch.dtype
+    state_dtypes: tuple[torch.dtype, ...]
+    constants: dict[str, Tensor]
+    summed: bool
+    elementwise: bool
+    any_rows: bool
+
+    def __call__(self, pre: Tensor, u: Tensor | None, states: Sequence[Tensor], constants: Sequence[Tensor]) -> State:
+        """Return the new states; pre is r [N, G H], or the sum of u and r."""
+        recurrent = pre.to(_wide(pre.dtype)).chunk(self.recurrent_gates, -1)
+        given = recurrent if u is None else u.to(_wide(u.dtype)).chunk(self.input_gates, -1)
+        before = (state.to(_wide(state.dtype)) for state in states)
+        following = self.graph(*given, *recurrent, *before, *constants)
+        return tuple(state.to(dtype) for state, dtype in zip(following, self.state_dtypes, strict=True))
+
+
+class _Module(nn.Module):
+    """`pointwise` as a module's forward, which `functional_call` can give other parameters."""
+
+    def __init__(self, cell: GatedCell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, u: Any, r: Any, state: Any) -> Any:
+        return self.cell.pointwise(u, r, state)
+
+
+def tensors_of(cell: GatedCell) -> dict[str, Tensor]:
+    """Return a cell's parameters and buffers by name, those that can have a gradient first."""
+    known: dict[str, Tensor] = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
+    return dict(sorted(known.items(), key=lambda item: not item[1].is_floating_point()))
+
+
+def trace_pointwise(
+    cell: GatedCell, rows: int, u_dtype: torch.dtype, r_dtype: torch.dtype, state_dtypes: Sequence[torch.dtype]
+) -> Pointwise:
+    """Return a cell's `pointwise` as a graph; raise Untraceable if it branches on values, draws at random or the like.
+
+    The states are taken in the types that they have from the second timestep on: Elman's state is bfloat16 under
+    autocast, whatever it was before.
+    """
+    traced = _trace_settled(cell, MANY_ROWS, u_dtype, r_dtype, tuple(state_dtypes))
+    if traced.any_rows:
+        return traced
+    return replace(_trace_settled(cell, rows, u_dtype, r_dtype, tuple(state_dtypes)), any_rows=False, elementwise=False)
+
+
+def _trace_settled(
+    cell: GatedCell, rows: int, u_dtype: torch.dtype, r_dtype: torch.dtype, dtypes: tuple[torch.dtype, ...]
+) -> Pointwise:
+    for _ in range(4):
+        graph = _trace_cell(cell, rows, u_dtype, r_dtype, dtypes)
+        found = tuple(node.meta["val"].dtype for node in results_of(graph))
+        if found == dtypes:
+            break
+        dtypes = found
+    else:
+        raise Untraceable(f"the types of its states do not settle: {', '.join(map(str, dtypes))}")
+    for node, name in zip(results_of(graph), cell.state_names, strict=True):
+        if tuple(node.meta["val"].shape) != (rows, cell.hidden_size):
+            raise Untraceable(f"its pointwise gives the state {name} as {list(node.meta['val'].shape)}, not [B, H]")
+    wide = [_wide(dtype) for dtype in (u_dtype, r_dtype, *dtypes)]
+    if wide != [u_dtype, r_dtype, *dtypes]:
+        with torch.autocast(cell.weight_hh.device.type, enabled=False):
+            graph = _trace_cell(cell, rows, wide[0], wide[1], wide[2:])
+    return _describe(cell, graph, rows, u_dtype, r_dtype, dtypes)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Return the type to compute in: on a CPU elementwise work is slower in 16 bits, and it rounds each operation."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+
+
+def results_of(graph: GraphModule) -> Sequence[Node]:
+    """Return what a graph returns."""
+    results = graph.graph.output_node().args[0]
+    assert isinstance(results, tuple | list)
+    return results  # type: ignore[return-value]
+
+
+def _trace_cell(
+    cell: GatedCell, rows: int, u_dtype: torch.dtype, r_dtype: torch.dtype, state_dtypes: Sequence[torch.dtype]
+) -> GraphModule:
+    """Return the graph (u gates, r gates, states, all parameters and buffers) -> new states, checked."""
+    module, known = _Module(cell), tensors_of(cell)
+    first, second = cell.input_gates, cell.input_gates + cell.recurrent_gates
+    third = second + len(state_dtypes)
+
+    def flat(*given: Tensor) -> Any:
+        swapped = dict(zip((f"cell.{name}" for name in known), given[third:], strict=True))
+        return functional_call(module, swapped, (given[:first], given[first:second], given[second:third]))
+
+    with FakeTensorMode(), torch.device(cell.weight_hh.device):
+        dtypes = [u_dtype] * cell.input_gates + [r_dtype] * cell.recurrent_gates + [*state_dtypes]
+        arguments = [torch.empty(rows, cell.hidden_size, dtype=dtype) for dtype in dtypes]
+        arguments += [torch.empty(tensor.shape, dtype=tensor.dtype) for tensor in known.values()]
+    try:
+        with torch.no_grad():
+            graph = make_fx(functionalize(flat), tracing_mode="fake")(*arguments)
+    except (DataDependentOutputException, GuardOnDataDependentSymNode):
+        raise Untraceable("its pointwise branches on a tensor's values, or takes a number out of a tensor") from None
+    except Exception as error:  # the plugin's code: anything may come out of it
+        reason = " ".join(str(error).split())[:200]
+        raise Untraceable(f"its pointwise cannot be traced: {type(error).__name__}: {reason}") from None
+    for node in graph.graph.nodes:
+        if isinstance(node.target, OpOverload):
+            if torch.Tag.nondeterministic_seeded in node.target.tags:
+                raise Untraceable(f"its pointwise draws at random ({node.target})")
+            if node.target is aten.copy_.default:
+                raise Untraceable("its pointwise changes what it is given")
+    results, states = graph.graph.output_node().args[0], len(state_dtypes)
+    if not isinstance(results, tuple | list) or len(results) != states or not all(isinstance(r, Node) for r in results):
+        raise Untraceable(f"its pointwise does not return a tuple of {states} tensors")
+    return graph
+
+
+def _describe(
+    cell: GatedCell,
+    graph: GraphModule,
+    rows: int,
+    u_dtype: torch.dtype,
+    r_dtype: torch.dtype,
+    state_dtypes: tuple[torch.dtype, ...],
+) -> Pointwise:
+    """Drop the constants that are not read, and take the sum of u and r as one where nothing else is made of them."""
+    nodes = graph.graph
+    inputs = [node for node in nodes.nodes if node.op == "placeholder"]
+    first, second = cell.input_gates, cell.input_gates + cell.recurrent_gates
+    third = second + len(state_dtypes)
+    sums = [_sum_of(u, r) for u, r in zip(inputs[:first], inputs[first:second], strict=False)]
+    summed = first == second - first and u_dtype == r_dtype and all(sums)
+    for u, total in zip(inputs[:first], sums, strict=False):
+        if summed and total is not None:
+            total.replace_all_uses_with(u)
+            nodes.erase_node(total)
+    constants = {
+        name: node.meta["val"] for name, node in zip(tensors_of(cell), inputs[third:], strict=True) if node.users
+    }
+    for node in inputs[third:]:
+        if not node.users:
+            nodes.erase_node(node)
+    graph.recompile()
+    calls = [node for node in nodes.nodes if node.op == "call_function"]
+    in_place = all(n.target in _IN_PLACE or torch.Tag.pointwise in getattr(n.target, "tags", ()) for n in calls)
+    return Pointwise(
+        graph=graph,
+        input_gates=first,
+        recurrent_gates=second - first,
+        hidden_size=cell.hidden_size,
+        device=cell.weight_hh.device,
+        u_dtype=u_dtype,
+        r_dtype=r_dtype,
+        state_dtypes=state_dtypes,
+        constants=constants,
+        summed=summed,
+        elementwise=in_place and all(constant.dim() <= 1 for constant in constants.values()),
+        any_rows=not mentions(graph, rows),
+    )
+
+
+def mentions(graph: GraphModule, number: int) -> bool:
+    """Say whether a number stands in a graph: the rows that it was traced with, if it holds for those alone."""
+    leaves = (pytree.arg_tree_leaves(*node.args, **node.kwargs) for node in graph.graph.nodes)
+    return any(type(leaf) is int and leaf == number for found in leaves for leaf in found)
+
+
+def _sum_of(u: Node, r: Node) -> Node | None:
+    """Return the node u + r if neither is used anywhere else."""
+    if len(u.users) != 1 or list(u.users) != list(r.users):
+        return None
+    node = next(iter(u.users))
+    same = u.meta["val"].dtype == r.meta["val"].dtype
+    return node if node.target is aten.add.Tensor and not node.kwargs and same else None
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What the functions of a timestep take, as fake tensors: pre, u or None, states, constants, mask or None."""
+
+    pre: Tensor
+    u: Tensor | None
+    states: tuple[Tensor, ...]
+    constants: tuple[Tensor, ...]
+    mask: Tensor | None
+
+    def flat(self) -> list[Tensor]:
+        """Return all that is there, in order: what every graph takes first."""
+        optional = [tensor for tensor in (self.pre, self.u) if tensor is not None]
+        return [*optional, *self.states, *self.constants, *([] if self.mask is None else [self.mask])]
+
+    def like(self, given: Sequence[Tensor]) -> Shapes:
+        """Return the tensors of a flat list in their places."""
+        rest = list(given)
+        pre, u = rest.pop(0), None if self.u is None else rest.pop(0)
+        states = tuple(rest.pop(0) for _ in self.states)
+        constants = tuple(rest.pop(0) for _ in self.constants)
+        return Shapes(pre, u, states, constants, rest.pop(0) if self.mask is not None else None)
+
+
+def fake_shapes(pointwise: Pointwise, rows: int, masked: bool) -> Shapes:
+    """Return fake tensors of the shapes and types of N rows."""
+    H = pointwise.hidden_size
+    with FakeTensorMode(), torch.device(pointwise.device):
+        return Shapes(
+            torch.empty(rows, pointwise.recurrent_gates * H, dtype=pointwise.r_dtype),
+            None if pointwise.summed else torch.empty(rows, pointwise.input_gates * H, dtype=pointwise.u_dtype),
+            tuple(torch.empty(rows, H, dtype=dtype) for dtype in pointwise.state_dtypes),
+            tuple(torch.empty(like.shape, dtype=like.dtype) for like in pointwise.constants.values()),
+            torch.empty(rows, 1, dtype=torch.bool) if masked else None,
+        )
+
+
+def _next_states(pointwise: Pointwise, at: Shapes) -> tuple[Tensor, ...]:
+    following = pointwise(at.pre, at.u, at.states, at.constants)
+    if at.mask is None:
+        return following
+    return tuple(torch.where(at.mask, new, old) for new, old in zip(following, at.states, strict=True))
+
+
+def forward_graph(pointwise: Pointwise, shapes: Shapes, also_in: torch.dtype | None) -> GraphModule:
+    """Return the graph (shapes, buffers) -> (), which writes each new state into a buffer.
+
+    also_in: one more buffer takes state 0 in this type, that of the next product.
+    """
+    with _fake_mode(shapes):
+        buffers = [torch.empty_like(state) for state in shapes.states]
+        if also_in is not None:
+            buffers.append(torch.empty_like(shapes.states[0], dtype=also_in))
+
+    def forward(*given: Tensor) -> tuple[()]:
+        at = shapes.like(given[: -len(buffers)])
+        following = _next_states(pointwise, at)
+        for buffer, value in zip(given[-len(buffers) :], (*following, following[0]), strict=False):
+            buffer.copy_(value)
+        return ()
+
+    return _trace(forward, [*shapes.flat(), *buffers])
+
+
+def backward_graph(pointwise: Pointwise, shapes: Shapes) -> GraphModule:
+    """Return the graph (shapes, dy, dr R, dstates, buffers) -> (): the vector-Jacobian product of one timestep.
+
+    The gradient of state 0 is the sum of the output's, the product's and its own. The buffers are for the gradients of
+    pre, u if there is one, and the states; last those of the constants, which are added to what the buffers hold.
+    """
+    sources = _sources(shapes)
+    with _fake_mode(shapes):
+        cotangents = [torch.empty_like(shapes.states[0]), torch.empty_like(shapes.states[0], dtype=pointwise.r_dtype)]
+        cotangents += [torch.empty_like(state) for state in shapes.states]
+        buffers = [torch.empty_like(source) for source in sources]
+    fixed = len(_by(shapes))
+
+    def backward(*given: Tensor) -> tuple[()]:
+        split = len(given) - len(buffers)
+        at = shapes.like(given[: split - len(cotangents)])
+        from_output, from_product, own, *others = given[split - len(cotangents) : split]
+        total = (from_output + from_product + own).to(own.dtype)
+        gradients = _pull(pointwise, at, (total, *others))
+        for number, (buffer, gradient) in enumerate(zip(given[split:], gradients, strict=True)):
+            buffer.copy_(gradient if number < fixed else buffer + gradient)
+        return ()
+
+    return _trace(backward, [*shapes.flat(), *cotangents, *buffers])
+
+
+def constants_graph(pointwise: Pointwise, shapes: Shapes) -> GraphModule:
+    """Return the graph (shapes, gradients of the new states) -> gradients of the constants, summed over rows."""
+    with _fake_mode(shapes):
+        cotangents = [torch.empty_like(state) for state in shapes.states]
+
+    def of_constants(*given: Tensor) -> tuple[Tensor, ...]:
+        at = shapes.like(given[: -len(cotangents)])
+        return _pull(pointwise, at, given[-len(cotangents) :])[len(_by(at)) :]
+
+    return _trace(of_constants, [*shapes.flat(), *cotangents])
+
+
+def jacobian_graph(pointwise: Pointwise, shapes: Shapes) -> GraphModule:
+    """Return the graph shapes -> slopes: of each new state by pre, u if there is one, and each state; None for none.
+
+    The Jacobian of an elementwise function is diagonal: each slope has the shape of what it is taken by.
+    """
+    counts = [pointwise.recurrent_gates, *([] if shapes.u is None else [pointwise.input_gates])]
+    counts += [1] * len(shapes.states)
+
+    def slopes(*given: Tensor) -> tuple[Tensor | None, ...]:
+        at = shapes.like(given)
+        found: list[Tensor | None] = []
+        with torch.enable_grad():
+            # Gate by gate, so that what a state does not depend on is known.
+            by = [
+                [part.detach().requires_grad_() for part in t.chunk(n, -1)]
+                for t, n in zip(_by(at), counts, strict=True)
+            ]
+            joined = [torch.cat(parts, -1) if len(parts) > 1 else parts[0] for parts in by]
+            rest = [*at.constants, *([] if at.mask is None else [at.mask])]
+            flat = [part for parts in by for part in parts]
+            for value in _next_states(pointwise, shapes.like([*joined, *rest])):
+                if not value.requires_grad:
+                    found += [None] * len(by)
+                    continue
+                slopes = torch.autograd.grad(value, flat, torch.ones_like(value), retain_graph=True, allow_unused=True)
+                found += _side_by_side(by, iter(slopes))
+        return tuple(found)
+
+    return _trace(slopes, shapes.flat())
+
+
+def _side_by_side(by: list[list[Tensor]], slopes: Iterator[Tensor | None]) -> Iterator[Tensor | None]:
+    """Yield the slopes of each tensor, its gates joined again, or None if all of them are."""
+    for parts in by:
+        own = [next(slopes) for _ in parts]
+        if all(slope is None for slope in own):
+            yield None
+            continue
+        filled = [torch.zeros_like(part) if slope is None else slope for part, slope in zip(parts, own, strict=True)]
+        yield torch.cat(filled, -1) if len(filled) > 1 else filled[0]
+
+
+def _by(at: Shapes) -> list[Tensor]:
+    """Return what differs from row to row: pre, u, states."""
+    return [at.pre, *([] if at.u is None else [at.u]), *at.states]
+
+
+def _sources(at: Shapes) -> list[Tensor]:
+    """Return what gradients are taken by: pre, u, states, and constants that are no integers."""
+    return [*_by(at), *(constant for constant in at.constants if constant.is_floating_point())]
+
+
+def _pull(pointwise: Pointwise, at: Shapes, cotangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return the vector-Jacobian product: the gradients of all sources."""
+    sources = _sources(at)
+    rest = at.flat()[len(sources) :]
+
+    def following(*given: Tensor) -> tuple[Tensor, ...]:
+        return _next_states(pointwise, at.like([*given, *rest]))
+
+    gradients: tuple[Tensor, ...] = vjp(following, *sources)[1](tuple(cotangents))
+    return gradients
+
+
+def _fake_mode(shapes: Shapes) -> FakeTensorMode:
+    mode: FakeTensorMode = shapes.pre.fake_mode  # type: ignore[attr-defined]
+    return mode
+
+
+def _trace(function: Callable[..., Any], arguments: list[Tensor]) -> GraphModule:
+    with torch.no_grad(), torch.autocast(arguments[0].device.type, enabled=False):
+        return make_fx(function, tracing_mode="fake")(*arguments)
+
+
+def with_cheap_tanh(graph: GraphModule) -> GraphModule:
+    """Return the graph with each tanh of float32 as 2 sigmoid(2 x) - 1, in place.
+
+    It takes a quarter of the time, and is off by at most 2e-7; in float64 tanh stays.
+    """
+    for node in list(graph.graph.nodes):
+        if node.target is aten.tanh.default and node.meta["val"].dtype == torch.float32:
+            with graph.graph.inserting_before(node):
+                double = graph.graph.call_function(aten.mul.Tensor, (node.args[0], 2))
+                sigmoid = graph.graph.call_function(aten.sigmoid.default, (double,))
+                scaled = graph.graph.call_function(aten.mul.Tensor, (sigmoid, 2))
+                result = graph.graph.call_function(aten.sub.Tensor, (scaled, 1))
+            for new in (double, sigmoid, scaled, result):
+                new.meta = dict(node.meta)
+            node.replace_all_uses_with(result)
+            graph.graph.erase_node(node)
+    graph.recompile()
+    return graph
