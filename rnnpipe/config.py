@@ -116,6 +116,7 @@ class RuntimeConfig:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     backend: str = "auto"
+    require_fast: bool = False  # refuse to train in the plain loop over time
     seed: int = 0
     threads: int | None = None
 
@@ -361,6 +362,7 @@ def _check_numerics(numerics: Mapping[str, Any], source: str) -> None:
         "threads": int,
         "torch": str,
         "processor": str,
+        "elementwise": Literal["compiled", "plain"],
     }
     for name, value in numerics.items():
         if name not in accepted:

@@ -40,6 +40,10 @@ class BackendRefusal(UsageError):
     """A backend that was asked for by name and cannot run these cells."""
 
 
+class SlowBackend(RnnpipeError):
+    """Training would run in the plain loop over time, and was told not to."""
+
+
 class DivergedError(RnnpipeError):
     """The loss or a gradient is not a number any more."""
 

@@ -16,7 +16,10 @@ from rnnpipe.errors import UsageError
 
 @dataclass(frozen=True)
 class Numerics:
-    """What decides the bits of a run: the record under `[numerics]`."""
+    """What decides the bits of a run: the record under `[numerics]`.
+
+    elementwise: "compiled" or "plain", how a backend that has the choice runs what is elementwise in training.
+    """
 
     device: str
     precision: str
@@ -24,10 +27,11 @@ class Numerics:
     threads: int
     torch: str
     processor: str
+    elementwise: str | None = None
 
     def to_table(self) -> dict[str, Any]:
         """Return the record as a TOML table."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def resolve_device(wanted: str) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -28,6 +28,20 @@ class Backend(Protocol):
 
         x_TBI is [T, B, I], or [T, B] of int64 for one-hot input given by its classes. Past its length a sequence's
         state holds and its output is 0.
+        """
+        ...
+
+
+@runtime_checkable
+class Compiling(Protocol):
+    """A backend that can compile what is elementwise in a cell, and do without."""
+
+    compile: Literal["auto", "never", "always"]
+
+    def elementwise(self, cells: Sequence[Cell], steps: int, batch: int, *, ready: bool) -> tuple[str, str | None]:
+        """Return "compiled" or "plain", how training on windows [steps, batch] will run, and why it is plain.
+
+        ready: compile now, which tells whether the compiler works.
         """
         ...
 

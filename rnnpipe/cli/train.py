@@ -29,6 +29,8 @@ DEMO = "demo"
 @click.option("--dict", "dictionary", type=PATH, metavar="DICT", help="Use this dictionary instead of building one.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), help="[auto]")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="[auto]")
+@click.option("--backend", metavar="NAME", help="Train with this backend or not at all. [auto]")
+@click.option("--require-fast", is_flag=True, help="Fail, with the reasons, where only the plain loop would be left.")
 @click.option("--seed", type=click.IntRange(min=0), help="[0]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key, as in model.hidden_size=512.")
 @click.option(
@@ -50,6 +52,8 @@ def command(
     dictionary: Path | None,
     device: str | None,
     precision: str | None,
+    backend: str | None,
+    require_fast: bool,
     seed: int | None,
     settings: tuple[str, ...],
     resume: str | None,
@@ -81,6 +85,8 @@ def command(
         "data.dictionary": dictionary and str(dictionary.resolve()),
         "runtime.device": device,
         "runtime.precision": precision,
+        "runtime.backend": backend,
+        "runtime.require_fast": True if require_fast else None,
         "runtime.seed": seed,
     }
     given = [f"{key}={_toml(value)}" for key, value in flags.items() if value is not None]
@@ -234,7 +240,7 @@ def execute(
 def _dry_run(config: Config, folder: Path, plan: Plan, overwrite: bool, as_json: bool) -> None:
     """Check every name and option by building a small network, then print what would happen."""
     from rnnpipe.config import dump_config, to_table
-    from rnnpipe.pipeline.build import build_model, build_sequence_model, check_names, resolve_numerics
+    from rnnpipe.pipeline.build import build_model, build_sequence_model, check_names, describe, resolve_numerics
     from rnnpipe.pipeline.clean import load_text_dataset
     from rnnpipe.pipeline.folder import check_may_run
     from rnnpipe.pipeline.kind import task_kind
@@ -259,7 +265,7 @@ def _dry_run(config: Config, folder: Path, plan: Plan, overwrite: bool, as_json:
     say(f"run folder: {folder}")
     for line in plan_lines(config, folder, plan):
         say(line)
-    say(f"device {numerics.device}, precision {numerics.precision}, backend {numerics.backend}")
+    say(f"device {numerics.device}, precision {numerics.precision}, backend {describe(numerics)}")
     for name, reason in refusals.items():
         say(f"backend {name} refuses: {reason}")
 

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from rnnpipe.backends.base import Compiling
+from rnnpipe.backends.loop import LoopBackend
 from rnnpipe.config import Config, ModelConfig
 from rnnpipe.data.sequences import SequenceSizes
-from rnnpipe.errors import UsageError, did_you_mean
+from rnnpipe.errors import SlowBackend, UsageError, did_you_mean
 from rnnpipe.models.base import Model
 from rnnpipe.models.initializers import KINDS, initialize
 from rnnpipe.models.language_model import LanguageModel
@@ -21,7 +23,7 @@ from rnnpipe.options import bind_options
 from rnnpipe.pipeline.common import load_rules
 from rnnpipe.pipeline.kind import MODELS, Kind, named_model
 from rnnpipe.plugins import full_registry
-from rnnpipe.runtime import Numerics, processor_name, resolve_device, resolve_precision
+from rnnpipe.runtime import Numerics, autocast, processor_name, resolve_device, resolve_precision
 from rnnpipe.text.rules import Named
 from rnnpipe.training.optimizers import with_fused
 
@@ -153,12 +155,14 @@ def build_optimizer(named: Named, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def resolve_numerics(
-    config: Config, model: Model, sizes: SequenceSizes | None = None
+    config: Config, model: Model, sizes: SequenceSizes | None = None, *, ready: bool = False
 ) -> tuple[Numerics, dict[str, str]]:
     """Return how device, precision, backend and threads are decided here, and why faster backends refuse.
 
     A record of an earlier run in `config.numerics` is obeyed where it says more than the configuration. sizes: of the
-    sequences, if it is these that the model reads; errors of theirs are not to be those of bfloat16.
+    sequences, if it is these that the model reads; errors of theirs are not to be those of bfloat16. ready: what
+    training needs compiled is compiled now. Raises SlowBackend if only the plain loop is left and
+    `runtime.require_fast` forbids it.
     """
     recorded = config.numerics
     device = resolve_device(_recorded(config.runtime.device, recorded.get("device")))
@@ -172,10 +176,34 @@ def resolve_numerics(
         steps = min(config.training.bptt or sizes.timesteps, sizes.timesteps)
         # In windows, a sequence that has ended has the length 0.
         lengths = torch.tensor([steps if steps == sizes.timesteps else 0]) if sizes.ragged else None
-    with torch.no_grad():
-        backend, refusals = model.recurrent.refusals(model.example_input(steps), lengths)
-    numerics = Numerics(device.type, precision, backend, torch.get_num_threads(), torch.__version__, processor_name())
-    return numerics, refusals
+    with torch.no_grad(), autocast(torch.device("cpu"), precision if device.type == "cpu" else "float32"):
+        name, refusals = model.recurrent.refusals(model.example_input(steps), lengths)
+        elementwise, why = _elementwise(config, model.recurrent, name, steps, ready and device.type == "cpu")
+    if why is not None:
+        refusals[f"{name}, compiled,"] = why
+    if config.runtime.require_fast and name == LoopBackend.name:
+        causes = "; ".join(f"{other}: {reason}" for other, reason in refusals.items()) or "it was asked for by name"
+        raise SlowBackend(f"only the plain loop over time is left, and runtime.require_fast forbids it ({causes}).")
+    threads = torch.get_num_threads()
+    record = Numerics(device.type, precision, name, threads, torch.__version__, processor_name(), elementwise)
+    return record, refusals
+
+
+def _elementwise(
+    config: Config, recurrent: Recurrent, name: str, steps: int, ready: bool
+) -> tuple[str | None, str | None]:
+    """Return how the backend runs what is elementwise, None if it has no choice, and why it does not compile it."""
+    backend = next(backend for backend in recurrent.backends if backend.name == name)
+    if not isinstance(backend, Compiling):
+        return None, None
+    if config.numerics.get("elementwise") == "plain":
+        backend.compile = "never"
+    return backend.elementwise(recurrent.cells(), steps, config.training.batch_size, ready=ready)
+
+
+def describe(numerics: Numerics) -> str:
+    """Return the backend in words: its name, and how it runs what is elementwise if it has the choice."""
+    return numerics.backend if numerics.elementwise is None else f"{numerics.backend} ({numerics.elementwise})"
 
 
 def _recorded(wanted: str, recorded: str | None) -> str:

@@ -16,7 +16,7 @@ import rnnpipe
 from rnnpipe.config import Config, dump_config, load_config
 from rnnpipe.durable import remove_directory, sha256_file, write_bytes, write_record
 from rnnpipe.errors import InputError
-from rnnpipe.pipeline.build import build_optimizer, with_numerics
+from rnnpipe.pipeline.build import build_optimizer, describe, with_numerics
 from rnnpipe.pipeline.common import Report, no_report
 from rnnpipe.pipeline.folder import (
     CARD,
@@ -79,7 +79,7 @@ def train(
     why = "".join(f"; {name} refuses: {reason}" for name, reason in refusals.items())
     report(
         f"model: {_network(config)}, {parameters:,} parameters; "
-        f"{numerics.device}, {numerics.precision}, {numerics.threads} threads, backend {numerics.backend}{why}"
+        f"{numerics.device}, {numerics.precision}, {numerics.threads} threads, backend {describe(numerics)}{why}"
     )
     record = {
         **material.record,
