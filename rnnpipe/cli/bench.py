@@ -1,4 +1,4 @@
-"""`rnnpipe bench corpus|train|vectors`."""
+"""`rnnpipe bench corpus|train|cells|vectors`."""
 
 from __future__ import annotations
 
@@ -109,3 +109,42 @@ def vectors(tokens: Path, epochs: int, rounds: int, as_json: bool) -> None:
     table = [("model", "program", "tokens/s", "held-out loss, nats")]
     table += [(r.model, r.program, f"{r.tokens_per_second:,.0f}", f"{r.loss_nats:.3f}") for r in rows]
     print_table(table, right=(2, 3))
+
+
+@command.command("cells")
+@click.option("--cell", "cells", multiple=True, metavar="NAME", help="This cell; may be repeated. [all]")
+@click.option("--shapes", default="64x64x128x256", show_default=True, metavar="TxBxIxH,...", help="Of one layer.")
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Passes of each, in turns.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Of all.",
+)
+@json_option
+def cells_(cells: tuple[str, ...], shapes: str, rounds: int, precision: str, as_json: bool) -> None:
+    """Measure every backend of every cell, forward and backward, against nn.LSTM of the same sizes, in turns."""
+    from rnnpipe.bench.cells import PEER, bench_cells
+
+    rows, refused = bench_cells(cells, shapes.split(","), rounds, precision, say)
+    if as_json:
+        print_json({"cells": [asdict(row) for row in rows], "refused": [asdict(row) for row in refused]})
+        return
+    table = [("cell", "backend", "shape", "precision", "tokens/s", "us/step", "first call, s", f"ratio to {PEER}")]
+    table += [
+        (
+            row.cell,
+            f"{row.backend} {row.form}".rstrip(),
+            row.shape,
+            row.precision,
+            f"{row.tokens_per_second:,.0f}",
+            f"{row.microseconds_per_step:,.0f}",
+            f"{row.first_seconds:.2f}",
+            f"{row.ratio:.2f}",
+        )
+        for row in rows
+    ]
+    print_table(table, right=(4, 5, 6, 7))
+    for no in refused:
+        say(f"{no.cell}: {no.backend} refuses: {no.reason}")

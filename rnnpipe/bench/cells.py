@@ -1,0 +1,174 @@
+"""Every backend of every cell against `nn.LSTM` of the same sizes, in turns, in the same process."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rnnpipe.backends.base import Backend, Compiling, refusal_of
+from rnnpipe.errors import UsageError
+from rnnpipe.models.recurrent import Recurrent
+from rnnpipe.plugins import full_registry
+from rnnpipe.runtime import autocast, resolve_device, resolve_precision
+
+Report = Callable[[str], None]
+
+PEER = "nn.LSTM"
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """One backend of one cell at one shape: forward and backward, medians over the rounds.
+
+    form: "compiled" or "plain" where a backend has the choice. first_seconds: of the first call, which compiles.
+    ratio: its tokens a second by those of nn.LSTM, the median of the ratios round by round.
+    """
+
+    cell: str
+    backend: str
+    form: str
+    shape: str
+    precision: str
+    tokens_per_second: float
+    microseconds_per_step: float
+    first_seconds: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A backend that does not take a cell, and why."""
+
+    cell: str
+    backend: str
+    shape: str
+    reason: str
+
+
+def parse_shape(text: str) -> tuple[int, int, int, int]:
+    """Return timesteps, batch, input and hidden size of "TxBxIxH"; raise UsageError for anything else."""
+    parts = text.split("x")
+    if len(parts) != 4 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"shape '{text}' is not accepted; it takes TxBxIxH, four whole numbers, as in 64x64x128x256.")
+    T, B, I, H = map(int, parts)  # noqa: E741 - the input size
+    return T, B, I, H
+
+
+def bench_cells(
+    names: Sequence[str], shapes: Sequence[str], rounds: int, precision: str, report: Report
+) -> tuple[list[CellRow], list[Refused]]:
+    """Measure forward and backward of one layer of each cell (all that are registered if none is named)."""
+    device = resolve_device("auto")
+    precision = resolve_precision(precision, device)
+    sizes = [parse_shape(shape) for shape in shapes]
+    rows: list[CellRow] = []
+    refused: list[Refused] = []
+    for shape, (T, B, I, H) in zip(shapes, sizes, strict=True):  # noqa: E741
+        x = torch.randn(T, B, I, device=device)
+        peer = nn.LSTM(I, H).to(device)
+        _seconds(peer, x, precision)
+        for name in names or full_registry().names("cell"):
+            stack = Recurrent(name, I, H).to(device)
+            taken: list[_Candidate] = []
+            with torch.no_grad(), autocast(device, precision):
+                for backend in _forms(stack.backends):
+                    if reason := refusal_of(backend, stack.cells(), x, None):
+                        refused.append(Refused(name, backend.name, shape, reason))
+                    elif (form := _form(backend, stack, T, B)) is not None:
+                        taken.append(_Candidate(backend, form))
+            rows += _measure(name, shape, stack, taken, peer, x, rounds, precision, report)
+    return rows, refused
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    backend: Backend
+    form: str
+
+
+def _forms(backends: Sequence[Backend]) -> list[Backend]:
+    """Return the backends; one that compiles is there a second time, told never to."""
+    found = list(backends)
+    for backend in backends:
+        if isinstance(backend, Compiling):
+            plain: Backend = full_registry().build("backend", backend.name, {})
+            assert isinstance(plain, Compiling)
+            plain.compile = "never"
+            found.append(plain)
+    return found
+
+
+def _form(backend: Backend, stack: Recurrent, T: int, B: int) -> str | None:
+    """Return how a backend runs here, "" if it has no choice; None for one that would repeat the plain form."""
+    if not isinstance(backend, Compiling):
+        return ""
+    form, _ = backend.elementwise(stack.cells(), T, B, ready=False)
+    return None if form == "plain" and backend.compile != "never" else form
+
+
+def _measure(
+    name: str,
+    shape: str,
+    stack: Recurrent,
+    taken: Sequence[_Candidate],
+    peer: nn.LSTM,
+    x: Tensor,
+    rounds: int,
+    precision: str,
+    report: Report,
+) -> list[CellRow]:
+    """Measure the backends of one cell and the peer in turns."""
+    first = [_seconds(_using(stack, candidate.backend), x, precision) for candidate in taken]
+    times: list[list[float]] = [[] for _ in taken]
+    ratios: list[list[float]] = [[] for _ in taken]
+    for _ in range(rounds):
+        base = _seconds(peer, x, precision)
+        for number, candidate in enumerate(taken):
+            seconds = _seconds(_using(stack, candidate.backend), x, precision)
+            times[number].append(seconds)
+            ratios[number].append(base / seconds)
+    rows = []
+    for candidate, begun, spent, ratio in zip(taken, first, times, ratios, strict=True):
+        median = statistics.median(spent)
+        T, B = x.shape[:2]
+        row = CellRow(
+            name,
+            candidate.backend.name,
+            candidate.form,
+            shape,
+            precision,
+            T * B / median,
+            median / T * 1e6,
+            begun,
+            statistics.median(ratio),
+        )
+        rows.append(row)
+        report(f"{name}, {row.backend} {row.form}".rstrip() + f", {shape}, {precision}: {row.ratio:.2f} of {PEER}")
+    return rows
+
+
+def _using(stack: Recurrent, backend: Backend) -> Recurrent:
+    stack.backends, stack.backend = [backend], backend.name
+    return stack
+
+
+def _seconds(module: nn.Module, x: Tensor, precision: str) -> float:
+    """Return the seconds of one forward and backward pass."""
+    module.zero_grad(set_to_none=True)
+    _wait(x)
+    begun = time.perf_counter()
+    with autocast(x.device, precision):
+        y = module(x)[0]
+    y.float().sum().backward()
+    _wait(x)
+    return time.perf_counter() - begun
+
+
+def _wait(x: Tensor) -> None:
+    if x.is_cuda:
+        torch.cuda.synchronize()

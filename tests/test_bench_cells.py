@@ -1,0 +1,39 @@
+"""`rnnpipe bench cells` at a small size: complete rows for what accepts, reasons for what refuses."""
+
+from __future__ import annotations
+
+import pytest
+from cli import fail, succeed
+
+
+def test_rows_and_refusals() -> None:
+    words = ("--cell", "lstm", "--cell", "minlstm", "--shapes", "3x2x4x5,2x1x3x4", "--rounds", 3, "--json")
+    found = succeed("bench", "cells", *words, "--precision", "float32").json()
+    measured = {(row["cell"], row["backend"], row["form"], row["shape"]) for row in found["cells"]}
+    expected = {("lstm", "cudnn", ""), ("lstm", "hoisted", "plain"), ("lstm", "loop", "")}
+    expected |= {("minlstm", "scan", ""), ("minlstm", "loop", "")}
+    assert measured == {(*row, shape) for row in expected for shape in ("3x2x4x5", "2x1x3x4")}
+    for row in found["cells"]:
+        T, B = map(int, row["shape"].split("x")[:2])
+        seconds = row["microseconds_per_step"] * T / 1e6
+        assert row["tokens_per_second"] == pytest.approx(T * B / seconds)
+        assert row["ratio"] > 0
+        assert row["first_seconds"] > 0
+    refused = {(row["cell"], row["backend"]) for row in found["refused"]}
+    assert {("minlstm", "hoisted"), ("minlstm", "cudnn"), ("lstm", "scan")} <= refused
+
+
+def test_a_table_for_people() -> None:
+    result = succeed("bench", "cells", "--cell", "gru", "--shapes", "2x1x3x4", "--rounds", 1)
+    assert "ratio to nn.LSTM" in result.out
+    assert "hoisted plain" in result.out
+    assert "gru: scan refuses:" in result.err
+
+
+@pytest.mark.parametrize("shape", ["64x64", "0x1x1x1", "axbxcxd", ""])
+def test_a_wrong_shape(shape: str) -> None:
+    assert "TxBxIxH" in fail("bench", "cells", "--cell", "lstm", "--shapes", shape, code=2)
+
+
+def test_an_unknown_cell() -> None:
+    assert "unknown cell 'lstmm'" in fail("bench", "cells", "--cell", "lstmm", code=2)
