@@ -163,10 +163,10 @@ def save_and_load(subject: Subject) -> str:
 
 
 def bf16_tolerance(subject: Subject) -> str:
-    """With products in bfloat16, outputs are near those of float32."""
+    """With products in bfloat16, outputs of the loop are near those of float32: a faster backend may round less."""
     largest = 0.0
     for sizes in (Sizes(1, 1, 5), Sizes(20, 3, 33)):
-        rnn = subject.stack(sizes).float()
+        rnn = subject.stack(sizes, "loop").float()
         x = draw_inputs(rnn.cells(), sizes).x.float()
         with torch.no_grad(), attempt("a run with products in bfloat16", str(sizes)):
             exact = rnn(x)[0]
