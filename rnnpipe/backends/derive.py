@@ -23,7 +23,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-from rnnpipe.cells.base import GatedCell, State
+from rnnpipe.cells.base import GatedCell, Gates, State
 
 aten = torch.ops.aten
 
@@ -72,12 +72,10 @@ class Pointwise:
     elementwise: bool
     any_rows: bool
 
-    def __call__(self, pre: Tensor, u: Tensor | None, states: Sequence[Tensor], constants: Sequence[Tensor]) -> State:
-        """Return the new states; pre is r [N, G H], or the sum of u and r."""
-        recurrent = pre.to(_wide(pre.dtype)).chunk(self.recurrent_gates, -1)
-        given = recurrent if u is None else u.to(_wide(u.dtype)).chunk(self.input_gates, -1)
-        before = (state.to(_wide(state.dtype)) for state in states)
-        following = self.graph(*given, *recurrent, *before, *constants)
+    def __call__(self, r: Gates, u: Gates, states: Sequence[Tensor], constants: Sequence[Tensor]) -> State:
+        """Return the new states; where u and r are summed, r is the sum and u is not looked at."""
+        given = [tensor.to(_wide(tensor.dtype)) for tensor in (*(u or r), *r, *states)]
+        following = self.graph(*given, *constants)
         return tuple(state.to(dtype) for state, dtype in zip(following, self.state_dtypes, strict=True))
 
 
@@ -277,8 +275,12 @@ def fake_shapes(pointwise: Pointwise, rows: int, masked: bool) -> Shapes:
         )
 
 
-def _next_states(pointwise: Pointwise, at: Shapes) -> tuple[Tensor, ...]:
-    following = pointwise(at.pre, at.u, at.states, at.constants)
+def _next_states(pointwise: Pointwise, at: Shapes, r: Gates | None = None, u: Gates | None = None) -> State:
+    """Return the new states, where the mask is false the old ones; r and u: the gates in `at`, if they are at hand."""
+    r = at.pre.chunk(pointwise.recurrent_gates, -1) if r is None else r
+    if u is None:
+        u = () if at.u is None else at.u.chunk(pointwise.input_gates, -1)
+    following = pointwise(r, u, at.states, at.constants)
     if at.mask is None:
         return following
     return tuple(torch.where(at.mask, new, old) for new, old in zip(following, at.states, strict=True))
@@ -347,33 +349,29 @@ def jacobian_graph(pointwise: Pointwise, shapes: Shapes) -> GraphModule:
 
     The Jacobian of an elementwise function is diagonal: each slope has the shape of what it is taken by.
     """
-    counts = [pointwise.recurrent_gates, *([] if shapes.u is None else [pointwise.input_gates])]
-    counts += [1] * len(shapes.states)
 
     def slopes(*given: Tensor) -> tuple[Tensor | None, ...]:
-        at = shapes.like(given)
+        at = shapes.like([tensor.detach() for tensor in given])
+        # Gate by gate, so that what a state does not depend on is known.
+        r = at.pre.chunk(pointwise.recurrent_gates, -1)
+        u = () if at.u is None else at.u.chunk(pointwise.input_gates, -1)
+        by = [r, *([u] if u else []), *((state,) for state in at.states)]
+        flat = [part.requires_grad_() for parts in by for part in parts]
         found: list[Tensor | None] = []
         with torch.enable_grad():
-            # Gate by gate, so that what a state does not depend on is known.
-            by = [
-                [part.detach().requires_grad_() for part in t.chunk(n, -1)]
-                for t, n in zip(_by(at), counts, strict=True)
-            ]
-            joined = [torch.cat(parts, -1) if len(parts) > 1 else parts[0] for parts in by]
-            rest = [*at.constants, *([] if at.mask is None else [at.mask])]
-            flat = [part for parts in by for part in parts]
-            for value in _next_states(pointwise, shapes.like([*joined, *rest])):
+            for value in _next_states(pointwise, at, r, u):
                 if not value.requires_grad:
                     found += [None] * len(by)
                     continue
-                slopes = torch.autograd.grad(value, flat, torch.ones_like(value), retain_graph=True, allow_unused=True)
+                ones = torch.ones_like(value)
+                slopes = torch.autograd.grad(value, flat, ones, retain_graph=True, allow_unused=True)
                 found += _side_by_side(by, iter(slopes))
         return tuple(found)
 
     return _trace(slopes, shapes.flat())
 
 
-def _side_by_side(by: list[list[Tensor]], slopes: Iterator[Tensor | None]) -> Iterator[Tensor | None]:
+def _side_by_side(by: Sequence[Sequence[Tensor]], slopes: Iterator[Tensor | None]) -> Iterator[Tensor | None]:
     """Yield the slopes of each tensor, its gates joined again, or None if all of them are."""
     for parts in by:
         own = [next(slopes) for _ in parts]
