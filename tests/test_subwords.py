@@ -190,6 +190,16 @@ def test_more_subwords_than_the_text_has():
     assert "cannot learn size=1000000" in fail(*words, code=1)
 
 
+@pytest.mark.parametrize("level", ["char", "subword"])
+def test_a_cleaned_corpus_keeps_its_own_rules(level: str):
+    succeed("clean", HARBOUR, "-o", "corpus", "--cleaner", "unicode-words")
+    size = ("--size", 300) if level == "subword" else ()
+    succeed("build-dict", "corpus", "-o", "a.dict", "--level", level, *size)
+    vocabulary = load_vocabulary(Path("a.dict"))
+    assert vocabulary.rules.cleaner.name == "unicode-words"
+    assert not any(token.isupper() for token in vocabulary.tokens)
+
+
 def test_size_goes_with_subwords():
     assert "--level subword" in fail("build-dict", KITCHEN, "-o", "a.dict", "--size", 20, code=2)
 

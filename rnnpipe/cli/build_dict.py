@@ -97,6 +97,7 @@ def command(
     from rnnpipe.pipeline.dictionary import build_dict
     from rnnpipe.pipeline.engines import open_engine
     from rnnpipe.plugins import text_registry
+    from rnnpipe.text.corpus import is_corpus
     from rnnpipe.text.rules import Named
 
     if output is None and preview is None:
@@ -109,11 +110,14 @@ def command(
         if level != "subword":
             raise click.UsageError("--size is how many subwords to learn; it goes with --level subword.")
         split = Named(split.name, {**split.options, "size": size})
+    chosen = named(cleaner) if cleaner else None
+    if chosen is None and level != "word" and not any(map(is_corpus, inputs)):
+        chosen = Named("none")
     with byte_progress("count") as progress:
         built = build_dict(
             inputs,
             output,
-            cleaner=named(cleaner) if cleaner else None if level == "word" else Named("none"),
+            cleaner=chosen,
             tokenizer=split,
             unknown_threshold=usual_threshold if unknown_threshold is None else unknown_threshold,
             max_size=max_size,
