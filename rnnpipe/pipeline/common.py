@@ -80,16 +80,19 @@ def find_corpora(inputs: Sequence[str]) -> list[CorpusFolder] | None:
     return corpora
 
 
-def describe_texts(texts: Iterable[TextFile], part: str) -> list[dict[str, Any]]:
+def digests(texts: Iterable[TextFile]) -> list[str]:
+    """Return the SHA-256 of each text."""
+    return [sha256_file(text.path, text.start, text.stop) for text in texts]
+
+
+def describe_texts(
+    texts: Iterable[TextFile], part: str, digests: Callable[[Sequence[TextFile]], Sequence[str]] = digests
+) -> list[dict[str, Any]]:
     """Return name, size, SHA-256 and part of each text: what a dictionary says it has counted."""
+    texts = list(texts)
     return [
-        {
-            "name": Path(text.name).name,
-            "bytes": text.size,
-            "sha256": sha256_file(text.path, text.start, text.stop),
-            "part": part,
-        }
-        for text in texts
+        {"name": Path(text.name).name, "bytes": text.size, "sha256": digest, "part": part}
+        for text, digest in zip(texts, digests(texts), strict=True)
     ]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rnnpipe.pipeline.shards import (
     Shard,
     count_shard,
     cut_shards,
+    digest_shard,
     encode_shard,
     merge_shards,
     read_ids,
@@ -58,6 +60,13 @@ class DaskEngine:
         self._folder = folder
         yield folder
         remove_shards(folder)
+
+    def digests(self, texts: Sequence[TextFile]) -> Sequence[str]:
+        """Return the SHA-256 of each text, each found by one worker: a digest cannot be put together from parts."""
+        with self._client() as client:
+            shards = (Shard((replace(text, path=text.path.absolute()),), str(k)) for k, text in enumerate(texts))
+            found = {shard.name: digest for shard, digest in self._map(client, shards, digest_shard)}
+        return [found[str(number)] for number in range(len(texts))]
 
     def count(
         self,
@@ -167,8 +176,8 @@ class DaskEngine:
 
     def _map(
         self, client: Any, shards: Iterator[Shard], function: Callable[..., Any], *arguments: Any
-    ) -> Iterator[tuple[Shard, dict[str, Any]]]:
-        """Yield each shard with the record of its task, as they are done; only so many are handed out at once."""
+    ) -> Iterator[tuple[Shard, Any]]:
+        """Yield each shard with the result of its task, as they are done; only so many are handed out at once."""
         room = _AHEAD * max(1, sum(client.nthreads().values()))
         waiting: dict[Any, Shard] = {}
         done = _library().as_completed(loop=client.loop)

@@ -89,7 +89,7 @@ def build_dict(
         texts = [text for part_texts, _ in by_part for text in part_texts]
         rules = TextRules(cleaner or (corpora[0].cleaner if corpora else Named("unicode-words")), tokenizer)
         loader = rules_loader(rules, corpora, "--cleaner")
-        hashing = beside.submit(_describe, by_part)
+        hashing = beside.submit(_describe, by_part, engine)
         if skip and out is not None and out.is_file():
             before = load_vocabulary(out)
             wanted = build_vocabulary(
@@ -153,8 +153,8 @@ def learn(rules: TextRules, counts: Counts) -> tuple[TextRules, Mapping[bytes, i
     return learnt, subword_counts(counts.tokens, load_rules(learnt.cleaner, learnt.tokenizer).tokenizer)
 
 
-def _describe(by_part: Sequence[tuple[list[TextFile], str]]) -> list[dict[str, Any]]:
-    return [record for texts, part in by_part for record in describe_texts(_whole_files(texts), part)]
+def _describe(by_part: Sequence[tuple[list[TextFile], str]], engine: Engine) -> list[dict[str, Any]]:
+    return [record for texts, part in by_part for record in describe_texts(_whole_files(texts), part, engine.digests)]
 
 
 def _whole_files(texts: Sequence[TextFile]) -> list[TextFile]:

@@ -75,7 +75,7 @@ def encode(
                 "version": VERSION,
                 "dictionary": vocabulary.digest,
                 "errors": errors,
-                "texts": {part: describe_texts(texts, part) for part, texts in parts.items()},
+                "texts": {part: describe_texts(texts, part, engine.digests) for part, texts in parts.items()},
             }
         )
         if skip and (out / META).is_file():

@@ -1,7 +1,7 @@
 """Where counting and encoding are done: in processes of this machine, or on a cluster that Dask holds together.
 
-An engine gives the same bytes as any other. It has a folder for what lasts as long as the work, and two functions with
-the contracts of `count_tokens` and `encode_texts`.
+An engine gives the same bytes as any other. It has a folder for what lasts as long as the work, and functions with the
+contracts of `digests`, `count_tokens` and `encode_texts`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rnnpipe.data.encode import encode_texts
 from rnnpipe.data.text_files import temporary_folder
 from rnnpipe.data.tokens import Ids
 from rnnpipe.errors import UsageError
-from rnnpipe.pipeline.common import Report, no_report
+from rnnpipe.pipeline.common import Report, digests, no_report
 from rnnpipe.text.counting import Counts, count_tokens
 from rnnpipe.text.files import Errors, TextFile
 from rnnpipe.text.rules import LoadRules
@@ -29,6 +29,10 @@ class Engine(Protocol):
 
     def folder(self, out: Path | None) -> AbstractContextManager[Path]:
         """Return a folder for copies and counts on the way to the output `out`."""
+        ...
+
+    def digests(self, texts: Sequence[TextFile]) -> Sequence[str]:
+        """Return the SHA-256 of each text."""
         ...
 
     def count(
@@ -62,6 +66,7 @@ class Engine(Protocol):
 class LocalEngine:
     """Threads and processes of this machine."""
 
+    digests = staticmethod(digests)
     count = staticmethod(count_tokens)
     encode = staticmethod(encode_texts)
 

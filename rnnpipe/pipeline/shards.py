@@ -19,7 +19,7 @@ from rnnpipe.data.encode import encode_texts
 from rnnpipe.data.tokens import Ids
 from rnnpipe.durable import atomic_file, read_record, sha256_file, write_record
 from rnnpipe.errors import InputError
-from rnnpipe.pipeline.common import fingerprint
+from rnnpipe.pipeline.common import digests, fingerprint
 from rnnpipe.text.counting import count_tokens
 from rnnpipe.text.files import Block, Errors, TextFile, cut_blocks, cut_characters
 from rnnpipe.text.rules import LoadRules, Rules
@@ -103,6 +103,12 @@ def count_shard(folder: str, shard: Shard, load_rules: LoadRules, errors: Errors
         path,
         {"characters": counts.characters, "mended_bytes": counts.mended_bytes, "types": len(counts.tokens)},
     )
+
+
+def digest_shard(folder: str, shard: Shard) -> str:
+    """Return the SHA-256 of a shard's text."""
+    (digest,) = digests(shard.texts)
+    return digest
 
 
 def merge_shards(folder: str, names: Sequence[str]) -> dict[str, Any]:
