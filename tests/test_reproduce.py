@@ -252,6 +252,7 @@ def test_next_word(tmp_path: Path, corpora: Path) -> None:
     for name in ("harbour-year", "kitchen-notes"):
         (texts / f"{name}.txt").write_bytes((corpora / f"{name}.txt").read_bytes())
     result = reproduce(experiment, tmp_path / "out", improved=True, texts=str(texts), change=change)
+    assert [found.variant.name for found in result.variants] == ["published", "improved"]
     for found in result.variants:
         measured = values(found)
         assert 20 < measured["test perplexity"] < 700

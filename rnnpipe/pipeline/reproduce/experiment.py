@@ -14,6 +14,7 @@ from rnnpipe.errors import InputError, UsageError, unknown_name
 from rnnpipe.options import convert
 
 Figure = Literal["wave", "surface"]
+Texts = Literal["any", "built-in", "given"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Variant:
     """One configuration of an experiment and the rows that are measured of it.
 
     settings: in words. seeded: whether anything depends on the seed. part: what it is evaluated on; if None, the test
-    part.
+    part. texts: whether it is for an experiment's built-in text, for texts that are given in its place, or for both.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Variant:
     rows: tuple[Row, ...]
     seeded: bool
     part: str | None
+    texts: Texts
 
     @property
     def improved(self) -> bool:
@@ -139,9 +141,10 @@ def _variant(table: Any, earlier: Mapping[str, Variant], place: str) -> Variant:
             "row": list[dict[str, Any]],
             "seeded": bool,
             "part": str,
+            "texts": Texts,
             "like": str,
         },
-        {"seeded": True, "part": None, "like": None},
+        {"seeded": True, "part": None, "texts": "any", "like": None},
         f"{place}: variant",
     )
     here = f"{place}: variant '{fields['name']}'"

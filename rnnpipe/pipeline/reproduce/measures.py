@@ -6,8 +6,8 @@ sequences of each length. dataset {figure, options}: on the test part of the dat
 {lengths, count}: of any output, over all lengths from the first to the last. relative-error {length, count}: the
 largest |output - target| / |target|. output {inputs, truth?}: the last output behind some inputs, or its error.
 forecast {prefix, steps}: the largest error of a closed loop. training-loss {step}, steps, epochs: from the training.
-weight {name}: a parameter that is one number. perplexity, n-grams {n}: of the test text, the network's and that of
-Kneser-Ney n-grams.
+weight {name}: a parameter that is one number. perplexity, n-grams {n}, share-of-n-grams {n}: of the test
+text, the network's, that of Kneser-Ney n-grams, and the one divided by the other.
 """
 
 from __future__ import annotations
@@ -190,6 +190,11 @@ def perplexity(trained: Trained) -> float:
     return loss.perplexity
 
 
+def share_of_n_grams(trained: Trained, *, n: int) -> float:
+    """Return the perplexity of the network as a share of that of Kneser-Ney n-grams: below 1 it is the better one."""
+    return perplexity(trained) / n_grams(trained, n=n)
+
+
 def n_grams(trained: Trained, *, n: int) -> float:
     """Return the perplexity of the test text under Kneser-Ney n-grams of the training text."""
     run = trained.text
@@ -213,4 +218,5 @@ MEASURES: dict[str, Callable[..., float]] = {
     "weight": weight,
     "perplexity": perplexity,
     "n-grams": n_grams,
+    "share-of-n-grams": share_of_n_grams,
 }

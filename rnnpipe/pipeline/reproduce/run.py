@@ -118,7 +118,7 @@ def reproduce(
     """
     found = []
     for variant in experiment.variants:
-        if variant.improved and not improved:
+        if (variant.improved and not improved) or variant.texts == ("built-in" if texts else "given"):
             continue
         results = []
         for seed in range(seeds if variant.seeded else 1):
