@@ -28,6 +28,8 @@ def print_sequence_evaluation(evaluation: SequenceEvaluation) -> None:
     print_table(
         [tuple(f"  {cell}" if not at else cell for at, cell in enumerate(row)) for row in rows], right=(1, 2, 3)
     )
+    if evaluation.reduction != "mean":
+        click.echo(f"  reduced as in training ({evaluation.reduction}): {number(whole.reduced(evaluation.reduction))}")
     share = evaluation.in_train / whole.sequences
     click.echo(
         f"  overlap: {evaluation.in_train:,} of {whole.sequences:,} sequences ({share:.1%}) also stand in training"

@@ -15,7 +15,6 @@ from rnnpipe.data.sequences import SequenceData, SequenceSizes
 from rnnpipe.errors import InputError, UsageError, unknown_name
 from rnnpipe.pipeline.runs import SequenceRun
 from rnnpipe.training.sequence_objective import (
-    LOSSES,
     Measured,
     measure_outputs,
     measure_sequences,
@@ -224,5 +223,6 @@ def evaluate_lengths(run: SequenceRun, lengths: Iterable[int], count: int, seed:
 
 
 def loss_name(sizes: SequenceSizes) -> str:
-    """Return in words what the loss is."""
-    return LOSSES[sizes.loss]
+    """Return in words what the mean loss of a target number is."""
+    names = {"mse": "mean squared error", "binary-cross-entropy": "nats a bit", "cross-entropy": "nats a target"}
+    return names[sizes.loss]

@@ -49,7 +49,7 @@ def sequence_material(config: Config, data: SequenceData, report: Report = no_re
             ("sequences", f"{counts}; {lengths} timesteps"),
             ("target", describe_target(data)),
         ],
-        evaluated=f"reduced as training.reduction={config.training.reduction} says",
+        evaluated="on the validation part",
     )
 
 

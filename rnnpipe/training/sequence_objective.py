@@ -26,11 +26,8 @@ from rnnpipe.training.objective import Evaluated, Units
 
 _BATCH_TIMESTEPS = 65_536  # of one evaluation batch
 
-LOSSES = {
-    "mse": "mean squared error",
-    "binary-cross-entropy": "nats a bit",
-    "cross-entropy": "nats a target",
-}
+_UNITS = {"mse": "squared error", "binary-cross-entropy": "nats", "cross-entropy": "nats"}
+_REDUCED = {"mean": "a target number", "sequence-sum": "a sequence", "sum": "in all"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class SequenceObjective:
     @property
     def units(self) -> Units:
         """Return the names of the figures."""
-        return Units("loss", "timesteps", LOSSES[self.sizes.loss])
+        return Units("loss", "timesteps", f"{_UNITS[self.sizes.loss]} {_REDUCED[self.config.reduction]}")
 
     @property
     def step_figures(self) -> tuple[str, ...]:
