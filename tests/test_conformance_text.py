@@ -263,6 +263,26 @@ def bytes_as_surrogates() -> Tokenizer:
     )
 
 
+def learns_the_first_word(*, model: str | None = None) -> Tokenizer:
+    if model is None:
+        return replace(whitespace(), learn=lambda counts: next(iter(counts)))
+    return replace(whitespace(), tokens=(model,))
+
+
+def learns_a_set(*, model: Any = None) -> Tokenizer:
+    return replace(whitespace(), learn=lambda counts: tuple(sorted(counts)) if model is None else None)
+
+
+def names_no_tokens(*, model: Any = None) -> Tokenizer:
+    return replace(whitespace(), learn=lambda counts: sorted(counts) if model is None else None)
+
+
+def joins_neighbours(*, model: Any = None) -> Tokenizer:
+    if model is None:
+        return replace(whitespace(), learn=lambda counts: sorted(counts))
+    return Tokenizer(lambda text: text.split(maxsplit=1), " ".join, tokens=tuple(model))
+
+
 WRONG_TOKENIZERS: dict[str, list[Wrong]] = {
     "builds": [(no_tokenizer, set()), (named, set())],
     "tokens": [(split_at_each_blank, {"streaming"})],
@@ -273,6 +293,12 @@ WRONG_TOKENIZERS: dict[str, list[Wrong]] = {
     "by character": [(hides_characters, set()), (letters_with_their_accents, {"streaming"})],
     "streaming": [(runs_of_line_ends, set())],
     "dictionary": [(bytes_as_surrogates, set())],
+    "learning": [
+        (learns_the_first_word, set()),
+        (learns_a_set, set()),
+        (names_no_tokens, set()),
+        (joins_neighbours, set()),
+    ],
 }
 
 

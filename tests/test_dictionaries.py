@@ -301,7 +301,7 @@ REAL = [
     *(("en", "utf-8", *options) for options in EXPORTED[:4]),
     ("en", "utf-8", "--level", "subword", "--size", "500"),
     ("ja", "cp932", "--level", "char"),
-    ("ja", "cp932", "--level", "subword", "--size", "5000"),
+    ("ja", "cp932", "--level", "subword", "--size", "3600"),
 ]
 
 

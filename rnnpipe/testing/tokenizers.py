@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rnnpipe.errors import InputError
 from rnnpipe.testing.child import elsewhere
 from rnnpipe.testing.fuzz import Broken, for_each_text, lines, texts
 from rnnpipe.testing.randomness import undisturbed
 from rnnpipe.testing.report import Check, Failure, Finding, Skipped, require
 from rnnpipe.testing.things import build, in_order, require_reachable, resolve
-from rnnpipe.text.rules import Named, TextRules
+from rnnpipe.text.rules import MODEL, Named, TextRules
 from rnnpipe.text.tokenizing import Tokenizer
 from rnnpipe.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
 
@@ -42,6 +44,7 @@ def checks(thing: Any, options: Mapping[str, Any]) -> list[Check]:
             Check("by character", lambda: _by_character(make())),
             Check("streaming", lambda: _streaming(make())),
             Check("dictionary", lambda: _dictionary(make())),
+            Check("learning", lambda: _learning(thing, options)),
         ],
     )
     return undisturbed(made)
@@ -146,6 +149,33 @@ def _dictionary(tokenizer: Tokenizer) -> str:
         if broken := _round_trip(load_vocabulary(path), tokens):
             raise Failure(*broken, case=f"a dictionary file of {number} texts")
     return f"the same tokens through ids and a dictionary file for {number} texts"
+
+
+def _learning(thing: Any, options: Mapping[str, Any]) -> str:
+    untrained: Tokenizer = build("tokenizer", thing, options)
+    if untrained.learn is None:
+        raise Skipped("it does not learn")
+    counts = Counter(word for text in texts() for word in untrained.split(text))
+    try:
+        model = untrained.learn(counts)
+    except InputError as error:
+        raise Skipped(f"the fuzzed texts are no text for it: {error}") from None
+    if untrained.learn(dict(reversed(counts.items()))) != model:
+        raise Failure("the same model for any order of the words", "another one", "the words reversed")
+    if json.loads(json.dumps(model)) != model:
+        raise Failure("a model that JSON can hold", type(model).__name__, "learning")
+    trained: Tokenizer = build("tokenizer", thing, {**options, MODEL: model})
+    known = set(trained.tokens)
+
+    def look(text: str) -> Broken | None:
+        tokens = trained.split(text)
+        apart = [token for word in untrained.split(text) for token in trained.split(word)]
+        if tokens != apart:
+            return f"{apart!a}, those of each word", ascii(tokens)
+        strange = [token for token in tokens if token not in known and len(token) > 1]
+        return (f"tokens among the {len(known)} it names, or characters", ascii(strange)) if strange else None
+
+    return f"{len(known)} tokens learnt, the same for any order; {for_each_text(look)} texts are divided word by word"
 
 
 def _vocabulary(tokens: Sequence[str]) -> Vocabulary:

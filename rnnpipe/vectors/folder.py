@@ -101,8 +101,8 @@ def load_vectors(folder: Path) -> Vectors:
     tokens = parse_json(data[TOKENS], str(folder / TOKENS))
     try:
         rows = load(data[VECTORS]).get("vectors")
-    except SafetensorError as error:
-        raise InputError(f"{folder / VECTORS}: not a readable safetensors file: {error}.") from None
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:  # the latter for types that NumPy has not got
+        raise InputError(f"{folder / VECTORS}: not a readable safetensors file of numbers: {error}.") from None
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise InputError(f"{folder / TOKENS}: is no list of tokens.")
     if rows is None or rows.dtype != np.float32 or rows.shape != (len(tokens), record["size"]):
