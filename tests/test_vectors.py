@@ -167,7 +167,7 @@ numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 @given(tokens, st.data())
-@hypothesis_settings(deadline=None)
+@hypothesis_settings(deadline=None, max_examples=25)
 def test_our_own_format_round_trips(names: list[str], data: st.DataObject):
     rows = np.array([[data.draw(numbers) for _ in range(3)] for _ in names], np.float32)
     with tempfile.TemporaryDirectory() as folder:
@@ -181,7 +181,7 @@ def test_our_own_format_round_trips(names: list[str], data: st.DataObject):
 @given(
     tokens.map(lambda names: [n for n in names if not any(c.isspace() for c in n)] or ["a"]), st.booleans(), st.data()
 )
-@hypothesis_settings(deadline=None)
+@hypothesis_settings(deadline=None, max_examples=40)
 def test_word2vecs_formats_round_trip(names: list[str], binary: bool, data: st.DataObject):
     rows = np.array([[data.draw(numbers) for _ in range(2)] for _ in names], np.float32)
     with tempfile.TemporaryDirectory() as folder:
