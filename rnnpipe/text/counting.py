@@ -83,7 +83,7 @@ def count_tokens(
     blocks = (block for text in texts for block in text_blocks(text, rules))
     total = Counts(mended_bytes=sum(text.mended for text in texts))
     counters = _Counters(rules, spill, workers) if is_native(rules) else None
-    group_blocks = _GROUP_BLOCKS if counters is not None or spill is None else max(1, _GROUP_BLOCKS // 4)
+    group_blocks = _GROUP_BLOCKS if counters is not None or spill is None else max(1, _GROUP_BLOCKS // 2)
     tasks = ((group, errors) for group in batched(blocks, group_blocks))
     count = _count_group if counters is None else counters.count
     for size, counts in map_ordered(count, load_rules, tasks, workers, threads=counters is not None):
