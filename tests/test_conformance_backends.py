@@ -149,9 +149,17 @@ def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_references", lambda: few)
 
 
-@pytest.mark.parametrize("name", full_registry().names("backend"))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "hoisted")) for name in full_registry().names("backend")],
+)
 def test_every_builtin_passes(name: str) -> None:
     assert {finding.outcome for finding in check_backend(name)} == {"passed"}
+
+
+@pytest.mark.usefixtures("few_cells")
+def test_hoisted_passes_on_three_cells() -> None:
+    assert {finding.outcome for finding in check_backend("hoisted")} == {"passed"}
 
 
 @pytest.mark.usefixtures("few_cells")

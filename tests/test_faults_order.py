@@ -59,7 +59,7 @@ def check_order(every: list[Event]) -> list[str]:
         if event.kind == "make" and not any(TEMPORARY.fullmatch(part) for part in event.path.parts):
             assert Event("fsync", event.path.parent) in every[number:], f"{event.path} is not on the disk"
     for number, event in enumerate(every):
-        if event.kind != "rename" or event.target is None or not event.path.name.endswith(".tmp"):
+        if event.kind != "rename" or event.target is None or not event.path.name.endswith((".tmp", ".partial")):
             continue
         if TEMPORARY.fullmatch(event.target.name):
             continue
