@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 # Tests run side by side, a process a core, and start processes of their own: more threads would only be in their way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Under `nohup` the programs that are tested would ignore a hang-up, as they should, and never end.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parent.parent
 
