@@ -10,8 +10,10 @@ import pytest
 
 # Tests run side by side, a process a core, and start processes of their own: more threads would only be in their way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Under `nohup` the programs that are tested would ignore a hang-up, as they should, and never end.
+# Under `nohup` or behind `&` the programs that are tested would ignore these, as they should, and never end.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
