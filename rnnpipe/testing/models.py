@@ -5,11 +5,9 @@ Shapes: T timesteps, B batch, V vocabulary.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +18,12 @@ from rnnpipe.models.encoders import Embedding
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.models.recurrent import Recurrent, States
 from rnnpipe.testing import sequence_models
-from rnnpipe.testing.modules import expect_every_gradient, expect_same_parameters
+from rnnpipe.testing.any_model import SIZES, determinism, dropout, gradients, save_and_load
 from rnnpipe.testing.report import Check, Failure, Finding, require
-from rnnpipe.testing.tensors import Pair, describe, expect_near, expect_same, expect_shape
+from rnnpipe.testing.tensors import Pair, describe, expect_near, expect_shape
 from rnnpipe.testing.things import attempt, build, in_order, require_reachable, resolve, seeded, seeded_check
-from rnnpipe.training.checkpoints import load_checkpoint, save_checkpoint
 
 V = 11
-SIZES = ((1, 1), (2, 3), (7, 3))  # T, B
 
 
 def check_model(thing: str | Callable[..., Model], /, **options: Any) -> list[Finding]:
@@ -67,6 +63,8 @@ class _Subject:
 
     factory: Any
     options: Mapping[str, Any]
+    outputs: ClassVar[str] = "logits"
+    sizes_of_dropout: ClassVar[tuple[tuple[int, int], ...]] = SIZES
 
     def build(self, *, seed: int = 0, **supplied: Any) -> LanguageModel:
         """Return a small model in float64, in evaluation mode, its parts as the pipeline gives them."""
@@ -78,6 +76,14 @@ class _Subject:
         if not isinstance(built, nn.Module):
             raise Failure("a torch module", describe(built), ", ".join(f"{name}={v}" for name, v in given.items()))
         return built.double().eval()
+
+    def inputs(self, T: int, B: int) -> Tensor:
+        """Return ids [T, B]."""
+        return _ids(T, B)
+
+
+def _ids(T: int, B: int) -> Tensor:
+    return torch.randint(V, (T, B), generator=torch.Generator().manual_seed(0))
 
 
 def contract(subject: _Subject) -> str:
@@ -93,10 +99,6 @@ def contract(subject: _Subject) -> str:
         if kept != value:
             raise Failure(f"{name}={value}", repr(kept), f"window={window}")
     return f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters"
-
-
-def _ids(T: int, B: int) -> Tensor:
-    return torch.randint(V, (T, B), generator=torch.Generator().manual_seed(0))
 
 
 def shapes(subject: _Subject) -> str:
@@ -200,55 +202,3 @@ def tied_readout(subject: _Subject) -> str:
     if own:
         raise Failure("no matrix over the vocabulary but the embedding's", ", ".join(own), case)
     return "the embedding's weight is the readout's"
-
-
-def determinism(subject: _Subject) -> str:
-    """The same seed gives the same parameters, the same input the same bits; in training too, under a seed."""
-    expect_same_parameters(subject.build, "from seed 0")
-    model = subject.build(dropout=0.5)
-    for T, B in SIZES:
-        for training in (False, True):
-            logits = []
-            for _ in range(2):
-                if training:
-                    torch.manual_seed(0)
-                logits.append(model.train(training)(_ids(T, B))[0])
-            mode = "training, from the same seed" if training else "evaluation"
-            expect_same([("logits", *logits)], "those of the first time", f"T={T}, B={B}, {mode}")
-    return "the same bits, parameters and logits"
-
-
-def dropout(subject: _Subject) -> str:
-    """Dropout changes the logits in training and not in evaluation."""
-    plain, dropping = subject.build(), subject.build(dropout=0.5)
-    dropping.load_state_dict(plain.state_dict())
-    for T, B in SIZES:
-        with torch.no_grad():
-            logits = plain(_ids(T, B))[0]
-            evaluated = dropping.eval()(_ids(T, B))[0]
-            trained = dropping.train()(_ids(T, B))[0]
-        case = f"dropout=0.5, T={T}, B={B}"
-        expect_same([("logits in evaluation", evaluated, logits)], "those without dropout", case)
-        if torch.equal(trained, logits):
-            raise Failure("other logits in training than in evaluation", "the same", case)
-    return "on in training, off in evaluation"
-
-
-def gradients(subject: _Subject) -> str:
-    """Every parameter gets a gradient that is not zero throughout."""
-    model = subject.build()
-    logits, _ = model(_ids(7, 3))
-    return expect_every_gradient(model, logits, "T=7, B=3")
-
-
-def save_and_load(subject: _Subject) -> str:
-    """A checkpoint loaded into a model of another seed gives the same bits."""
-    model, other = subject.build(), subject.build(seed=1)
-    with tempfile.TemporaryDirectory() as folder:
-        weights = load_checkpoint(save_checkpoint(Path(folder), 1, model.state_dict(), (), {})).weights()
-    other.load_state_dict(weights)
-    for T, B in SIZES:
-        with torch.no_grad():
-            ours, expected = other(_ids(T, B))[0], model(_ids(T, B))[0]
-        expect_same([("logits", ours, expected)], "those of the saved model", f"T={T}, B={B}")
-    return f"the same bits from {len(weights)} tensors"

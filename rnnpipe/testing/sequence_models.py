@@ -6,25 +6,21 @@ Shapes: T timesteps, B batch, I numbers of an input, O of an output.
 from __future__ import annotations
 
 import inspect
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from rnnpipe.models.recurrent import Recurrent
 from rnnpipe.models.sequence_model import SequenceModel
-from rnnpipe.testing.modules import expect_every_gradient, expect_same_parameters
+from rnnpipe.testing.any_model import SIZES, determinism, dropout, gradients, save_and_load
 from rnnpipe.testing.report import Check, Failure
-from rnnpipe.testing.tensors import describe, expect_near, expect_same, expect_shape
+from rnnpipe.testing.tensors import describe, expect_near, expect_shape
 from rnnpipe.testing.things import attempt, build, in_order, require_reachable, seeded, seeded_check
-from rnnpipe.training.checkpoints import load_checkpoint, save_checkpoint
 
 I, O = 3, 2  # noqa: E741
-SIZES = ((1, 1), (2, 3), (7, 3))  # T, B
 TARGETS = ("last", "every")
 
 
@@ -57,6 +53,8 @@ class _Subject:
 
     factory: Any
     options: Mapping[str, Any]
+    outputs: ClassVar[str] = "outputs"
+    sizes_of_dropout: ClassVar[tuple[tuple[int, int], ...]] = SIZES[1:]  # one timestep may by chance be kept whole
 
     def build(self, *, seed: int = 0, dropout: float = 0.0, target: str = "every") -> SequenceModel:
         """Return a small model in float64, in evaluation mode, its parts as the pipeline gives them."""
@@ -68,6 +66,10 @@ class _Subject:
         if not isinstance(built, nn.Module):
             raise Failure("a torch module", describe(built), f"target={target}, dropout={dropout}")
         return built.double().eval()
+
+    def inputs(self, T: int, B: int) -> Tensor:
+        """Return numbers [T, B, I]."""
+        return torch.randn(T, B, I, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 def contract(subject: _Subject) -> str:
@@ -82,10 +84,6 @@ def contract(subject: _Subject) -> str:
     return f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters"
 
 
-def _inputs(T: int, B: int) -> Tensor:
-    return torch.randn(T, B, I, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-
-
 def shapes(subject: _Subject) -> str:
     """Outputs are [T, B, O], or [B, O] for the last timestep, and the state is one that the next call takes."""
     for target in TARGETS:
@@ -94,9 +92,9 @@ def shapes(subject: _Subject) -> str:
             case = f"target={target}, T={T}, B={B}"
             shape = (T, B, O) if target == "every" else (B, O)
             with torch.no_grad(), attempt("outputs and a state to go on from", case):
-                outputs, state = model(_inputs(T, B))
+                outputs, state = model(subject.inputs(T, B))
                 expect_shape("outputs", outputs, shape, torch.float64, case)
-                outputs, _ = model(_inputs(T, B), state)
+                outputs, _ = model(subject.inputs(T, B), state)
             expect_shape("outputs from a carried state", outputs, shape, torch.float64, case)
     return f"outputs [T, B, {O}] and [B, {O}] over {len(SIZES)} sizes"
 
@@ -109,7 +107,7 @@ def lengths(subject: _Subject) -> str:
         for T, B in SIZES:
             valid = torch.arange(B) % T + 1
             case = f"target={target}, T={T}, B={B}, lengths {valid.tolist()}"
-            x = _inputs(T, B)
+            x = subject.inputs(T, B)
             with torch.no_grad(), attempt("outputs of padded sequences", case):
                 outputs, _ = model(x, lengths=valid)
                 pairs = []
@@ -125,62 +123,10 @@ def carried_state(subject: _Subject) -> str:
     """A sequence in two pieces, the state carried between them, gives the outputs of one pass."""
     model, largest = subject.build(), 0.0
     for T, B in SIZES[1:]:
-        x, case = _inputs(T, B), f"T={T}, B={B}, cut at 1"
+        x, case = subject.inputs(T, B), f"T={T}, B={B}, cut at 1"
         with torch.no_grad(), attempt("two calls with the state between them", case):
             whole, _ = model(x)
             first, between = model(x[:1])
             second, _ = model(x[1:], between)
         largest = max(largest, expect_near([("outputs", torch.cat((first, second)), whole)], "that of one pass", case))
     return f"largest difference {largest:.1e}"
-
-
-def determinism(subject: _Subject) -> str:
-    """The same seed gives the same parameters, the same input the same bits; in training too, under a seed."""
-    expect_same_parameters(subject.build, "from seed 0")
-    model = subject.build(dropout=0.5)
-    for T, B in SIZES:
-        for training in (False, True):
-            outputs = []
-            for _ in range(2):
-                if training:
-                    torch.manual_seed(0)
-                outputs.append(model.train(training)(_inputs(T, B))[0])
-            mode = "training, from the same seed" if training else "evaluation"
-            expect_same([("outputs", *outputs)], "those of the first time", f"T={T}, B={B}, {mode}")
-    return "the same bits, parameters and outputs"
-
-
-def dropout(subject: _Subject) -> str:
-    """Dropout changes the outputs in training and not in evaluation."""
-    plain, dropping = subject.build(), subject.build(dropout=0.5)
-    dropping.load_state_dict(plain.state_dict())
-    for T, B in SIZES[1:]:  # of a single timestep, every number may by chance be kept
-        with torch.no_grad():
-            outputs = plain(_inputs(T, B))[0]
-            evaluated = dropping.eval()(_inputs(T, B))[0]
-            trained = dropping.train()(_inputs(T, B))[0]
-        case = f"dropout=0.5, T={T}, B={B}"
-        expect_same([("outputs in evaluation", evaluated, outputs)], "those without dropout", case)
-        if torch.equal(trained, outputs):
-            raise Failure("other outputs in training than in evaluation", "the same", case)
-    return "on in training, off in evaluation"
-
-
-def gradients(subject: _Subject) -> str:
-    """Every parameter gets a gradient that is not zero throughout."""
-    model = subject.build()
-    outputs, _ = model(_inputs(7, 3))
-    return expect_every_gradient(model, outputs, "T=7, B=3")
-
-
-def save_and_load(subject: _Subject) -> str:
-    """A checkpoint loaded into a model of another seed gives the same bits."""
-    model, other = subject.build(), subject.build(seed=1)
-    with tempfile.TemporaryDirectory() as folder:
-        weights = load_checkpoint(save_checkpoint(Path(folder), 1, model.state_dict(), (), {})).weights()
-    other.load_state_dict(weights)
-    for T, B in SIZES:
-        with torch.no_grad():
-            ours, expected = other(_inputs(T, B))[0], model(_inputs(T, B))[0]
-        expect_same([("outputs", ours, expected)], "those of the saved model", f"T={T}, B={B}")
-    return f"the same bits from {len(weights)} tensors"
