@@ -15,6 +15,7 @@ def register_datasets() -> dict[str, str]:
         "counting-ones": "rnnpipe.data.synthetic.counting_ones:CountingOnes",
         "csv": "rnnpipe.data.series:CsvSeries",
         "npy": "rnnpipe.data.series:NpySeries",
+        "parallel": "rnnpipe.data.parallel:Parallel",
         "patterns": "rnnpipe.data.synthetic.patterns:Patterns",
         "python-docs": "rnnpipe.data.python_docs:PythonDocs",
         "sine": "rnnpipe.data.synthetic.sine:Sine",
@@ -81,8 +82,10 @@ def register_encoders() -> dict[str, str]:
 @hookimpl
 def register_models() -> dict[str, str]:
     return {
+        "encoder-decoder": "rnnpipe.models.encoder_decoder:EncoderDecoder",
         "language-model": "rnnpipe.models.language_model:LanguageModel",
         "sequence-model": "rnnpipe.models.sequence_model:SequenceModel",
+        "transformer": "rnnpipe.models.transformer:Transformer",
     }
 
 

@@ -53,6 +53,7 @@ class TextConfig:
     unknown_threshold: int | None = None
     max_size: int | None = None
     workers: int | None = None
+    joint: bool = False  # pairs: one dictionary for both sides
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,9 @@ class TrainingConfig:
     )
     reduction: Literal["mean", "sequence-sum", "sum"] = "mean"  # sequences: of the losses of a batch's target numbers
     tolerance: float | None = None  # sequences, squared error: an error below it is a hit; by the dataset if not given
+    label_smoothing: float = 0.0  # pairs: this share of each target's probability is spread over all tokens
+    scheduled_sampling: float = 0.0  # pairs: how often the decoder reads its own token instead of the true one
+    scheduled_sampling_epochs: int = 5  # ... reached in equal steps over so many epochs
     epochs: int = 10
     max_steps: int = 0
     max_seconds: float = 0.0  # of training; evaluation and saving are not counted
@@ -127,6 +131,7 @@ class Config:
 
     data: DataConfig = DataConfig()
     text: TextConfig = TextConfig()
+    target_text: TextConfig = TextConfig()  # pairs: of the target side, where it differs from `text`
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
@@ -305,6 +310,33 @@ def resolve(config: Config) -> Config:
     return dataclasses.replace(config, text=text, data=data, training=training)
 
 
+def resolve_pairs(config: Config) -> Config:
+    """Return the configuration of a dataset of pairs with the rules of both sides filled in.
+
+    The cleaner is `none`, as pairs come cleaned; the unknown threshold of words is 1, as there are few. The target
+    side follows the source side where it does not say otherwise.
+    """
+    text = _resolve_side(config.text, TextConfig())
+    return dataclasses.replace(config, text=text, target_text=_resolve_side(config.target_text, text))
+
+
+def _resolve_side(text: TextConfig, other: TextConfig) -> TextConfig:
+    level = text.level or other.level or "word"
+    same = level == other.level  # then the other side's choices fit
+    _, tokenizer, unknown_threshold = DEFAULTS[level]
+    return dataclasses.replace(
+        text,
+        level=level,
+        cleaner=text.cleaner or other.cleaner or Named("none"),
+        tokenizer=text.tokenizer or (other.tokenizer if same else None) or Named(tokenizer),
+        unknown_threshold=_first(
+            text.unknown_threshold if text.unknown_threshold is not None or not same else other.unknown_threshold,
+            1 if level == "word" else unknown_threshold,
+        ),
+        max_size=text.max_size or (other.max_size if same else None),
+    )
+
+
 def _first(value: int | None, default: int) -> int:
     return default if value is None else value
 
@@ -329,6 +361,24 @@ def check(config: Config, source: str) -> None:
         ("training.bptt", training.bptt, training.bptt is None or training.bptt >= 1, "1 or more"),
         ("training.window", training.window, training.window is None or training.window >= 1, "1 or more"),
         ("training.tolerance", training.tolerance, training.tolerance is None or training.tolerance > 0, "above 0"),
+        (
+            "training.label_smoothing",
+            training.label_smoothing,
+            0 <= training.label_smoothing < 1,
+            "a number from 0 to below 1",
+        ),
+        (
+            "training.scheduled_sampling",
+            training.scheduled_sampling,
+            0 <= training.scheduled_sampling <= 1,
+            "a number from 0 to 1",
+        ),
+        (
+            "training.scheduled_sampling_epochs",
+            training.scheduled_sampling_epochs,
+            training.scheduled_sampling_epochs >= 0,
+            "0 or more",
+        ),
         ("training.epochs", training.epochs, training.epochs >= 0, "0 or more"),
         ("training.max_steps", training.max_steps, training.max_steps >= 0, "0 or more"),
         ("training.max_seconds", training.max_seconds, training.max_seconds >= 0, "0 or more"),

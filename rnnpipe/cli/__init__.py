@@ -31,6 +31,7 @@ COMMANDS = {
     "eval": ("evaluate", "Measure the loss of a run on its test part, or on a text."),
     "predict": ("predict", "Show the likely next tokens of a text."),
     "generate": ("generate", "Continue prompts with a run."),
+    "translate": ("translate", "Translate texts with a run of pairs."),
     "forecast": ("forecast", "Continue a series with a run of sequences."),
     "probe": ("probe", "Show how far back a run sees, by its gradients."),
     "embed": ("embed", "Train word vectors on token files."),

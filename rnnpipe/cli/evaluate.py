@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,11 +32,14 @@ if TYPE_CHECKING:
 @click.argument("inputs", nargs=-1, metavar="[TEXT]...")
 @click.option("--window", type=click.IntRange(min=1), help="Text: tokens of a reset window. [256]")
 @click.option("--ngram", type=click.IntRange(min=1, max=9), metavar="N", help="Text: a Kneser-Ney baseline beside it.")
-@click.option("--part", type=click.Choice(["train", "valid", "test"]), help="Sequences: which part. [test]")
+@click.option("--part", type=click.Choice(["train", "valid", "test"]), help="Sequences, pairs: which part. [test]")
 @click.option("--show", type=click.IntRange(min=0), help="Sequences: print so many with output and target.")
 @click.option("--lengths", metavar="A:B", help="Sequences: score new ones of these lengths. A:B:STEP and A,B,C too.")
 @click.option("--count", type=click.IntRange(min=1), help="Sequences: how many new ones of each length. [100]")
 @click.option("--plot", type=PATH, metavar="PNG", help="Sequences: draw the loss by length (extra `plot`).")
+@click.option("--metric", metavar="bleu,chrf", help="Pairs: translate and score (extra `translation`).")
+@click.option("--beam", type=click.IntRange(min=1), help="Pairs: beams of the translations scored. [5]")
+@click.option("--tokenize", metavar="NAME", help="Pairs: sacrebleu's tokenizer. [none]")
 @click.option(
     "--weights", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which checkpoint."
 )
@@ -52,6 +56,9 @@ def command(
     lengths: str | None,
     count: int | None,
     plot: Path | None,
+    metric: str | None,
+    beam: int | None,
+    tokenize: str | None,
     weights: str,
     device: str,
     encoding: str,
@@ -60,14 +67,35 @@ def command(
 ) -> None:
     """Measure the loss of RUN on its own test part, or on TEXT, under the run's own rules and dictionary."""
     from rnnpipe.pipeline.evaluate import evaluate_run
-    from rnnpipe.pipeline.runs import SequenceRun, open_any_run
+    from rnnpipe.pipeline.runs import PairRun, SequenceRun, open_any_run
     from rnnpipe.plugins import full_registry
 
     report_quarantined(full_registry())
     opened = open_any_run(run, device=device, which=weights, report=say)
+    kind = "pairs" if isinstance(opened, PairRun) else "sequences" if isinstance(opened, SequenceRun) else "text"
+    _check_flags(
+        run,
+        kind,
+        {
+            "TEXT": ("text", inputs or None),
+            "--window": ("text", window),
+            "--ngram": ("text", ngram),
+            "--part": ("sequences or pairs", part),
+            "--show": ("sequences", show),
+            "--lengths": ("sequences", lengths),
+            "--count": ("sequences", count),
+            "--plot": ("sequences", plot),
+            "--metric": ("pairs", metric),
+            "--beam": ("pairs", beam),
+            "--tokenize": ("pairs", tokenize),
+        },
+    )
+    if isinstance(opened, PairRun):
+        from rnnpipe.cli.evaluate_pairs import evaluate
+
+        evaluate(opened, part, metric, beam, tokenize, as_json)
+        return
     if isinstance(opened, SequenceRun):
-        if inputs or window is not None or ngram is not None:
-            raise click.UsageError(f"{run} is a run of sequences; TEXT, --window and --ngram are for runs of text.")
         if lengths is not None:
             _lengths(opened, lengths, count or 100, plot, as_json)
         elif count is not None or plot is not None:
@@ -75,10 +103,6 @@ def command(
         else:
             _sequences(opened, part, show, as_json)
         return
-    given = {"--part": part, "--show": show, "--lengths": lengths, "--count": count, "--plot": plot}
-    for flag, value in given.items():
-        if value is not None:
-            raise click.UsageError(f"{run} is a run of text; {flag} is for runs of sequences.")
     evaluation = evaluate_run(
         opened, inputs, window=window or 256, ngram=ngram, encoding=encoding, errors=errors, report=say
     )
@@ -87,6 +111,13 @@ def command(
         return
     print_evaluation(evaluation)
     hint("plot", run)
+
+
+def _check_flags(run: Path, kind: str, flags: Mapping[str, tuple[str, object]]) -> None:
+    """Raise UsageError if a flag is given that is for runs of other kinds; each is named with those it is for."""
+    for flag, (kinds, value) in flags.items():
+        if value is not None and kind not in kinds.split(" or "):
+            raise click.UsageError(f"{run} is a run of {kind}; {flag} is for runs of {kinds}.")
 
 
 def _sequences(run: SequenceRun, part: str | None, show: int | None, as_json: bool) -> None:

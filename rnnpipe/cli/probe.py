@@ -27,11 +27,14 @@ def command(
 ) -> None:
     """Show how far back RUN sees: the norm of the gradient of its last output with respect to each earlier input."""
     from rnnpipe.pipeline.probe import probe_run
-    from rnnpipe.pipeline.runs import open_any_run
+    from rnnpipe.pipeline.runs import PairRun, open_any_run, wrong_kind
     from rnnpipe.plugins import full_registry
 
     report_quarantined(full_registry())
-    found = probe_run(open_any_run(run, device="cpu", which=weights, report=say), count=count, length=length, seed=seed)
+    opened = open_any_run(run, device="cpu", which=weights, report=say)
+    if isinstance(opened, PairRun):
+        raise wrong_kind(opened, "text or sequences of numbers")
+    found = probe_run(opened, count=count, length=length, seed=seed)
     if plot is not None:
         from rnnpipe.plots import draw_lines
 

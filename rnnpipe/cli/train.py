@@ -213,11 +213,12 @@ def execute(
         return
     report_quarantined(full_registry() if plan.reaches("train") else text_registry())
     from rnnpipe.cli.progress import TrainingProgress, stop_on_signals
+    from rnnpipe.pipeline.kind import task_kind
     from rnnpipe.pipeline.stages import run_stages
 
     say(f"run folder: {folder}")
     with stop_on_signals() as stop:
-        progress = TrainingProgress(config.text.level)
+        progress = TrainingProgress(config.text.level if task_kind(config) == "text" else None)
         try:
             outcome = run_stages(
                 config,
@@ -240,24 +241,39 @@ def execute(
 def _dry_run(config: Config, folder: Path, plan: Plan, overwrite: bool, as_json: bool) -> None:
     """Check every name and option by building a small network, then print what would happen."""
     from rnnpipe.config import dump_config, to_table
-    from rnnpipe.pipeline.build import build_model, build_sequence_model, check_names, describe, resolve_numerics
+    from rnnpipe.pipeline.build import (
+        build_model,
+        build_sequence_model,
+        check_names,
+        check_pair_names,
+        describe,
+        resolve_numerics,
+    )
     from rnnpipe.pipeline.clean import load_text_dataset
     from rnnpipe.pipeline.folder import check_may_run
     from rnnpipe.pipeline.kind import task_kind
+    from rnnpipe.pipeline.pair_material import load_pairs, pair_material
     from rnnpipe.pipeline.sequence_material import load_data
     from rnnpipe.pipeline.stages import plan_lines
     from rnnpipe.text.opening import find_paths
 
     check_may_run(config, folder, overwrite=overwrite, resume=True)
     sizes = None
-    if task_kind(config) == "sequences":
-        sizes = load_data(config).sizes
-    elif config.data.tokens is None and config.data.corpus is None:
-        load_text_dataset(config.data.dataset)
-        find_paths(config.data.dataset.options.get("inputs", ()))
-    check_names(config, sizes)
-    model: Model = build_sequence_model(config, sizes) if sizes else build_model(config, vocab_size=16)
-    numerics, refusals = resolve_numerics(config, model, sizes)
+    kind = task_kind(config)
+    if kind == "pairs":
+        pairs = load_pairs(config)
+        check_pair_names(config, pairs.sizes)
+        material = pair_material(config, pairs)
+        numerics, refusals = material.resolve(config, material.build(config))
+    else:
+        if kind == "sequences":
+            sizes = load_data(config).sizes
+        elif config.data.tokens is None and config.data.corpus is None:
+            load_text_dataset(config.data.dataset)
+            find_paths(config.data.dataset.options.get("inputs", ()))
+        check_names(config, sizes)
+        model: Model = build_sequence_model(config, sizes) if sizes else build_model(config, vocab_size=16)
+        numerics, refusals = resolve_numerics(config, model, sizes)
     if as_json:
         print_json({"run": str(folder), "stages": plan_lines(config, folder, plan), "config": to_table(config)})
         return
@@ -273,10 +289,10 @@ def _dry_run(config: Config, folder: Path, plan: Plan, overwrite: bool, as_json:
 def _tell(outcome: Outcome, config: Config, folder: Path, as_json: bool) -> None:
     from rnnpipe.pipeline.kind import task_kind
 
-    sequences = task_kind(config) == "sequences"
+    kind = task_kind(config)
     if as_json:
         state = outcome.trained.state if outcome.trained else None
-        loss = "loss" if sequences else "loss_nats"
+        loss = "loss" if kind == "sequences" else "loss_nats"
         print_json(
             {
                 "run": str(folder),
@@ -291,8 +307,8 @@ def _tell(outcome: Outcome, config: Config, folder: Path, as_json: bool) -> None
         return
     if outcome.trained is None and not outcome.up_to_date:
         return
-    if sequences:
-        _tell_sequences(outcome, folder)
+    if kind != "text":
+        (_tell_sequences if kind == "sequences" else _tell_pairs)(outcome, folder)
         return
     from rnnpipe.pipeline.evaluate import Evaluation
 
@@ -317,6 +333,17 @@ def _tell_sequences(outcome: Outcome, folder: Path) -> None:
         print_shown(show_sequences(open_sequence_run(folder), outcome.evaluation.part, 5))
     say(f"saved in {folder}")
     hint("eval", folder, "--show", "20")
+
+
+def _tell_pairs(outcome: Outcome, folder: Path) -> None:
+    from rnnpipe.pipeline.evaluate_pairs import PairEvaluation
+
+    if isinstance(outcome.evaluation, PairEvaluation):
+        from rnnpipe.cli.evaluate_pairs import print_pair_evaluation
+
+        print_pair_evaluation(outcome.evaluation)
+    say(f"saved in {folder}")
+    hint("translate", folder, "TEXT")
 
 
 def _sample(folder: Path) -> str:

@@ -16,6 +16,10 @@ class Model(nn.Module):
     reads: ClassVar[str]
     recurrent: Recurrent
 
+    def recurrents(self) -> list[Recurrent]:
+        """Return all recurrent stacks of the network."""
+        return [self.recurrent]
+
     def example_input(self, timesteps: int) -> Tensor:
         """Return what the recurrent stack is given for a row of so many timesteps: [T, 1, I], or ids [T, 1]."""
         raise TypeError(f"{type(self).__name__} defines no `example_input`")

@@ -56,8 +56,15 @@ def constant(tensor: Tensor, *, value: float = 0.0) -> None:
 def parameter_kinds(name: str) -> tuple[str, ...]:
     """Return the kinds of a parameter from its name in the model, the narrowest first; none if it is no common one."""
     part, _, last = name.rpartition(".")
-    layer = {"encoder": "embedding", "input_layer": "input_layer", "readout": "readout", "projection": "readout"}
-    place = layer.get(part.partition(".")[0])
+    layer = {
+        "encoder": "embedding",
+        "source_encoder": "embedding",
+        "target_encoder": "embedding",
+        "input_layer": "input_layer",
+        "readout": "readout",
+        "projection": "readout",
+    }
+    place = None if "layers" in part.split(".") else layer.get(part.partition(".")[0])
     if "bias" in last:
         return (f"{place}_bias", "bias") if f"{place}_bias" in KINDS else ("bias",)
     if last == "weight_ih":

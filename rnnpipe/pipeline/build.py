@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +12,13 @@ from torch import nn
 from rnnpipe.backends.base import Compiling
 from rnnpipe.backends.loop import LoopBackend
 from rnnpipe.config import Config, ModelConfig
+from rnnpipe.data.pairs import PairSizes
 from rnnpipe.data.sequences import SequenceSizes
-from rnnpipe.errors import SlowBackend, UsageError, did_you_mean
+from rnnpipe.errors import BackendRefusal, SlowBackend, UsageError, did_you_mean
 from rnnpipe.models.base import Model
 from rnnpipe.models.initializers import KINDS, initialize
 from rnnpipe.models.language_model import LanguageModel
+from rnnpipe.models.pair_model import PairModel, PairParts
 from rnnpipe.models.recurrent import Recurrent
 from rnnpipe.models.sequence_model import SequenceModel
 from rnnpipe.options import bind_options
@@ -25,6 +27,7 @@ from rnnpipe.pipeline.kind import MODELS, Kind, named_model
 from rnnpipe.plugins import full_registry
 from rnnpipe.runtime import Numerics, autocast, processor_name, resolve_device, resolve_precision
 from rnnpipe.text.rules import Named
+from rnnpipe.text.vocabulary import Vocabulary
 from rnnpipe.training.optimizers import with_fused
 
 
@@ -67,6 +70,37 @@ def build_sequence_model(config: Config, sizes: SequenceSizes) -> SequenceModel:
         target=sizes.target,
         dropout=model.dropout,
     )
+    initialize(built, _initializers(model))
+    return built
+
+
+def build_pair_model(config: Config, sizes: PairSizes, source: Vocabulary | None = None) -> PairModel:
+    """Return the model of pairs that a configuration and the sizes of both sides describe, drawn as others are.
+
+    source: the dictionary in which a model may look its own tokens up.
+    """
+    registry = full_registry()
+    model = config.model
+    name = named_model(config, "pairs")
+    _check_reads(name, "pairs")
+    known = source.ids if source is not None else {}
+    parts = PairParts(
+        source_size=sizes.source_size,
+        target_size=sizes.target_size,
+        joint=sizes.joint,
+        source_id=known.get,
+        embed=lambda size: registry.build("encoder", model.encoder.name, model.encoder.options, size),
+        recur=lambda inputs, hidden, both: _build_recurrent(
+            replace(config, model=replace(model, hidden_size=hidden or model.hidden_size, bidirectional=both)), inputs
+        ),
+        hidden_size=model.hidden_size,
+        num_layers=model.num_layers,
+        dropout=model.dropout,
+        tied=model.tied,
+    )
+    built: PairModel = registry.build("model", name.name, name.options, parts)
+    if not isinstance(built, PairModel):
+        raise UsageError(f"model.name={name.name} is no model of pairs.")
     initialize(built, _initializers(model))
     return built
 
@@ -117,16 +151,29 @@ def check_names(config: Config, sizes: SequenceSizes | None = None) -> None:
 
     A network of the configured kind is built to find out: for sequences of these sizes, or for a tiny vocabulary.
     """
-    registry = full_registry()
     if sizes is None:
         assert config.text.cleaner is not None and config.text.tokenizer is not None, "the configuration is resolved"
         load_rules(config.text.cleaner, config.text.tokenizer)
-    registry.bind("trainer", config.training.trainer.name, config.training.trainer.options, given=3)
-    for named in config.training.callbacks:
-        registry.bind("callback", named.name, named.options, given=1)
+    check_training_names(config)
     model: Model = build_model(config, vocab_size=16) if sizes is None else build_sequence_model(config, sizes)
     build_optimizer(config.training.optimizer, model)
     resolve_numerics(config, model, sizes)
+
+
+def check_pair_names(config: Config, sizes: PairSizes) -> None:
+    """Raise UsageError where `check_names` does, for a dataset of pairs."""
+    check_training_names(config)
+    model = build_pair_model(config, sizes)
+    build_optimizer(config.training.optimizer, model)
+    resolve_pair_numerics(config, model, 1)
+
+
+def check_training_names(config: Config) -> None:
+    """Raise UsageError for a trainer or callback, or an option of one, that there is not."""
+    registry = full_registry()
+    registry.bind("trainer", config.training.trainer.name, config.training.trainer.options, given=3)
+    for named in config.training.callbacks:
+        registry.bind("callback", named.name, named.options, given=1)
 
 
 def _initializers(model: ModelConfig) -> Mapping[str, Callable[[Any], object]]:
@@ -181,9 +228,7 @@ def resolve_numerics(
         elementwise, why = _elementwise(config, model.recurrent, name, steps, ready and device.type == "cpu")
     if why is not None:
         refusals[f"{name}, compiled,"] = why
-    if config.runtime.require_fast and name == LoopBackend.name:
-        causes = "; ".join(f"{other}: {reason}" for other, reason in refusals.items()) or "it was asked for by name"
-        raise SlowBackend(f"only the plain loop over time is left, and runtime.require_fast forbids it ({causes}).")
+    _check_fast(config, name, refusals)
     threads = torch.get_num_threads()
     record = Numerics(device.type, precision, name, threads, torch.__version__, processor_name(), elementwise)
     return record, refusals
@@ -204,6 +249,61 @@ def _elementwise(
 def describe(numerics: Numerics) -> str:
     """Return the backend in words: its name, and how it runs what is elementwise if it has the choice."""
     return numerics.backend if numerics.elementwise is None else f"{numerics.backend} ({numerics.elementwise})"
+
+
+def resolve_pair_numerics(
+    config: Config, model: Model, timesteps: int, *, ready: bool = False
+) -> tuple[Numerics, dict[str, str]]:
+    """Return what `resolve_numerics` returns, for a model of pairs: one backend that all its stacks accept.
+
+    timesteps: of the longest source.
+    """
+    recorded = config.numerics
+    device = resolve_device(_recorded(config.runtime.device, recorded.get("device")))
+    precision = resolve_precision(_recorded(config.runtime.precision, recorded.get("precision")), device)
+    if config.runtime.threads or recorded.get("threads"):
+        torch.set_num_threads(config.runtime.threads or int(recorded["threads"]))
+    stacks = model.recurrents()
+    wanted = _recorded(config.runtime.backend, recorded.get("backend"))
+    with torch.no_grad(), autocast(torch.device("cpu"), precision if device.type == "cpu" else "float32"):
+        name, refusals = _common_backend(stacks, wanted, max(1, timesteps))
+        now = ready and device.type == "cpu"
+        elementwise = {_elementwise(config, stack, name, timesteps, now)[0] for stack in stacks}
+        if len(elementwise) > 1:  # what one stack cannot, none does, so that one word says it of all
+            plain = replace(config, numerics={**recorded, "elementwise": "plain"})
+            elementwise = {_elementwise(plain, stack, name, timesteps, now)[0] for stack in stacks}
+    for stack in stacks:
+        stack.backend = name
+    _check_fast(config, name, refusals)
+    threads, how = torch.get_num_threads(), next(iter(elementwise), None)
+    return Numerics(device.type, precision, name, threads, torch.__version__, processor_name(), how), refusals
+
+
+def _check_fast(config: Config, name: str, refusals: Mapping[str, str]) -> None:
+    """Raise SlowBackend if `runtime.require_fast` forbids the backend that was chosen."""
+    if config.runtime.require_fast and name == LoopBackend.name:
+        causes = "; ".join(f"{other}: {reason}" for other, reason in refusals.items()) or "it was asked for by name"
+        raise SlowBackend(f"only the plain loop over time is left, and runtime.require_fast forbids it ({causes}).")
+
+
+def _common_backend(stacks: Sequence[Recurrent], wanted: str, timesteps: int) -> tuple[str, dict[str, str]]:
+    """Return the backend of highest priority that all stacks accept, "none" for no stack, and the reasons of others."""
+    refusals: dict[str, str] = {}
+    if not stacks:
+        return "none", refusals
+    inputs = [torch.zeros(timesteps, 1, stack.input_size) for stack in stacks]
+    if wanted != "auto":
+        for stack, x in zip(stacks, inputs, strict=True):
+            stack.backend = wanted
+            stack.refusals(x)
+        return wanted, refusals
+    answers = [stack.answers(x) for stack, x in zip(stacks, inputs, strict=True)]
+    for backend in sorted(stacks[0].backends, key=lambda backend: -backend.priority):
+        reasons = [reason for answer in answers if (reason := answer[backend.name])]
+        if not reasons:
+            return backend.name, refusals
+        refusals[backend.name] = reasons[0]
+    raise BackendRefusal("; ".join(f"{name}: {reason}" for name, reason in refusals.items()))
 
 
 def _recorded(wanted: str, recorded: str | None) -> str:

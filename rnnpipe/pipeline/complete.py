@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rnnpipe.config import Config, TextConfig, resolve
+from rnnpipe.config import Config, TextConfig, resolve, resolve_pairs
 from rnnpipe.data.tokens import check_dictionary, load_tokens
 from rnnpipe.errors import UsageError
 from rnnpipe.pipeline.kind import with_kind
@@ -21,11 +21,13 @@ def complete(config: Config) -> Config:
 
     The rules of a dictionary, token folder or cleaned corpus that is used are taken over. Raises UsageError where the
     configuration says otherwise, and InputError for one that cannot be read. With a dataset of sequences there is no
-    text, and the defaults are those of sequences.
+    text, and the defaults are those of sequences; with one of pairs, there are rules for each side.
     """
     config, kind = with_kind(config)
     if kind == "sequences":
         return config
+    if kind == "pairs":
+        return resolve_pairs(config)
     text = config.text
     vocabulary, source = _given_vocabulary(config)
     if vocabulary is not None:

@@ -12,6 +12,7 @@ from rnnpipe.text.corpus import is_corpus
 
 CONFIG = "config.toml"
 DICTIONARY = "dictionary.txt"
+TARGET_DICTIONARY = "target-dictionary.txt"  # of a run of pairs, whose source side has the other one
 CORPUS = "corpus"
 TOKENS = "tokens"
 CHECKPOINTS = "checkpoints"

@@ -11,36 +11,47 @@ from rnnpipe.errors import UsageError
 from rnnpipe.plugins import text_registry
 from rnnpipe.text.rules import Named
 
-Kind = Literal["text", "sequences"]
-MODELS: dict[Kind, str] = {"text": "language-model", "sequences": "sequence-model"}
+Kind = Literal["text", "sequences", "pairs"]
+MODELS: dict[Kind, str] = {"text": "language-model", "sequences": "sequence-model", "pairs": "encoder-decoder"}
 
-_ONLY_TEXT: dict[str, tuple[str, ...]] = {
-    "data": ("split_at",),
-    "text": tuple(field.name for field in fields(TextConfig)),
-    "model": ("encoder", "tied"),
-    "training": ("window", "evaluation_window"),
-}
-_ONLY_SEQUENCES: dict[str, tuple[str, ...]] = {
-    "model": ("input_layer",),
-    "training": ("draw", "reduction", "tolerance"),
+_TEXT = tuple(field.name for field in fields(TextConfig))
+# Settings that are of use with some kinds only.
+_USED_BY: dict[tuple[Kind, ...], dict[str, tuple[str, ...]]] = {
+    ("text",): {
+        "data": ("split_at", "dictionary"),
+        "text": ("workers",),
+        "training": ("window", "evaluation_window"),
+    },
+    ("sequences",): {"model": ("input_layer",), "training": ("draw", "reduction", "tolerance")},
+    ("pairs",): {
+        "text": ("joint",),
+        "target_text": _TEXT,
+        "training": ("label_smoothing", "scheduled_sampling", "scheduled_sampling_epochs"),
+    },
+    ("text", "pairs"): {
+        "text": tuple(name for name in _TEXT if name not in ("workers", "joint")),
+        "model": ("encoder", "tied"),
+    },
+    ("text", "sequences"): {"model": ("bidirectional",), "training": ("bptt",)},
 }
 _DEFAULTS: dict[str, Any] = {
     "data": DataConfig(),
     "text": TextConfig(),
+    "target_text": TextConfig(),
     "model": ModelConfig(),
     "training": TrainingConfig(),
 }
 
 
 def task_kind(config: Config) -> Kind:
-    """Return what a configuration trains on. Raises UsageError for a dataset of neither kind."""
+    """Return what a configuration trains on. Raises UsageError for a dataset of no kind."""
     data = config.data
     if data.tokens is not None or data.corpus is not None:
         return "text"
     found = _kind_of(text_registry().get("dataset", data.dataset.name)) or _kind_of(build_dataset(data.dataset))
     if found is None:
         raise UsageError(
-            f"dataset '{data.dataset.name}' has neither documents nor sequences; a dataset of pairs is not trained on."
+            f"dataset '{data.dataset.name}' has neither documents nor sequences nor pairs to train on."
         )
     return found
 
@@ -51,6 +62,8 @@ def _kind_of(dataset: Any) -> Kind | None:
         return "text"
     if isinstance(dataset, SequenceDataset) or hasattr(dataset, "sequences"):
         return "sequences"
+    if isinstance(dataset, PairDataset) or hasattr(dataset, "pairs"):
+        return "pairs"
     return None
 
 
@@ -67,19 +80,23 @@ def named_model(config: Config, kind: Kind) -> Named:
 
 
 def with_kind(config: Config) -> tuple[Config, Kind]:
-    """Return the configuration with its model named, and its kind; raise UsageError for settings of the other kind."""
+    """Return the configuration with its model named, and its kind; raise UsageError for settings of other kinds."""
     kind = task_kind(config)
-    what = "text" if kind == "text" else f"dataset '{config.data.dataset.name}', which gives sequences of numbers"
-    if kind == "sequences" and config.data.dictionary is not None:
-        raise UsageError(f"data.dictionary is of no use with {what}; leave it out.")
-    for section, names in (_ONLY_SEQUENCES if kind == "text" else _ONLY_TEXT).items():
-        for key in names:
-            if getattr(getattr(config, section), key) != getattr(_DEFAULTS[section], key):
-                raise UsageError(f"{section}.{key} is of no use with {what}; leave it out.")
+    what = {
+        "text": "text",
+        "sequences": f"dataset '{config.data.dataset.name}', which gives sequences of numbers",
+        "pairs": f"dataset '{config.data.dataset.name}', which gives pairs",
+    }[kind]
+    for kinds, sections in _USED_BY.items():
+        if kind in kinds:
+            continue
+        for section, names in sections.items():
+            for key in names:
+                if getattr(getattr(config, section), key) != getattr(_DEFAULTS[section], key):
+                    raise UsageError(f"{section}.{key} is of no use with {what}; leave it out.")
     if kind == "text" and config.training.batch_size < 1:
         raise UsageError("training.batch_size=0 is for sequences; for text it takes 1 or more.")
     name = named_model(config, kind)
-    other = MODELS["sequences" if kind == "text" else "text"]
-    if name.name == other:
-        raise UsageError(f"model.name={other} does not fit {what}; use {MODELS[kind]}, or leave it out.")
+    if name.name in MODELS.values() and name.name != MODELS[kind]:
+        raise UsageError(f"model.name={name.name} does not fit {what}; use {MODELS[kind]}, or leave it out.")
     return replace(config, model=replace(config.model, name=name)), kind

@@ -10,14 +10,23 @@ import torch
 
 from rnnpipe import durable
 from rnnpipe.config import Config, apply_settings, load_config
+from rnnpipe.data.pairs import PairSizes
 from rnnpipe.data.sequences import SequenceData
 from rnnpipe.data.tokens import TokenFolder, check_dictionary, load_tokens
 from rnnpipe.errors import InputError, UsageError
 from rnnpipe.generation.generate import Reader
+from rnnpipe.generation.translate import Side, Translator
 from rnnpipe.models.base import Model
 from rnnpipe.models.language_model import LanguageModel
+from rnnpipe.models.pair_model import PairModel
 from rnnpipe.models.sequence_model import SequenceModel
-from rnnpipe.pipeline.build import build_model, build_sequence_model, resolve_numerics
+from rnnpipe.pipeline.build import (
+    build_model,
+    build_pair_model,
+    build_sequence_model,
+    resolve_numerics,
+    resolve_pair_numerics,
+)
 from rnnpipe.pipeline.common import Report, load_rules, no_report
 from rnnpipe.pipeline.folder import (
     CHECKPOINTS,
@@ -26,6 +35,7 @@ from rnnpipe.pipeline.folder import (
     RECORD,
     RUN_FORMAT,
     RUN_VERSION,
+    TARGET_DICTIONARY,
     TOKENS,
     check_is_run,
 )
@@ -72,17 +82,37 @@ class SequenceRun:
         return tolerance(self.config, self.data)
 
 
+@dataclass(frozen=True)
+class PairRun:
+    """A trained run of pairs, opened for reading: its configuration, dictionaries, model with a checkpoint's weights.
+
+    The pairs themselves are not read.
+    """
+
+    folder: Path
+    config: Config
+    source: Vocabulary
+    target: Vocabulary
+    model: PairModel
+    numerics: Numerics
+    checkpoint: Checkpoint
+
+    def translator(self) -> Translator:
+        """Return the model with the rules and dictionaries of both sides."""
+        source, target = (
+            Side(each, load_rules(each.rules.cleaner, each.rules.tokenizer)) for each in (self.source, self.target)
+        )
+        return Translator(self.model, source, target, torch.device(self.numerics.device))
+
+
 def open_run(folder: Path, *, device: str = "auto", which: str = "best", report: Report = no_report) -> Run:
     """Open a trained run of text; raise InputError if it is one of sequences, or something is missing or damaged.
 
     It has its best or last weights. A damaged checkpoint is reported, and the newest whole one used.
     """
     run = open_any_run(folder, device=device, which=which, report=report)
-    if isinstance(run, SequenceRun):
-        raise UsageError(
-            f"{folder}: is a run of sequences of numbers, not of text. `rnnpipe eval {folder} --show 5` shows its "
-            f"predictions, `rnnpipe forecast {folder}` continues a series."
-        )
+    if not isinstance(run, Run):
+        raise wrong_kind(run, "text")
     return run
 
 
@@ -91,18 +121,40 @@ def open_sequence_run(
 ) -> SequenceRun:
     """Open a trained run of sequences, as `open_run` opens one of text."""
     run = open_any_run(folder, device=device, which=which, report=report)
-    if isinstance(run, Run):
-        raise UsageError(
-            f"{folder}: is a run of text, not of sequences of numbers. `rnnpipe generate {folder}` continues a text, "
-            f"`rnnpipe predict {folder} TEXT` shows the likely next tokens."
-        )
+    if not isinstance(run, SequenceRun):
+        raise wrong_kind(run, "sequences of numbers")
     return run
+
+
+def open_pair_run(folder: Path, *, device: str = "auto", which: str = "best", report: Report = no_report) -> PairRun:
+    """Open a trained run of pairs, as `open_run` opens one of text."""
+    run = open_any_run(folder, device=device, which=which, report=report)
+    if not isinstance(run, PairRun):
+        raise wrong_kind(run, "pairs")
+    return run
+
+
+def wrong_kind(run: Run | SequenceRun | PairRun, wanted: str) -> UsageError:
+    """Return the error for a run of another kind than was asked for, which says what to do with it."""
+    folder = run.folder
+    if isinstance(run, SequenceRun):
+        kind = "sequences of numbers"
+        use = f"`rnnpipe eval {folder} --show 5` shows its predictions, `rnnpipe forecast {folder}` continues a series."
+    elif isinstance(run, PairRun):
+        kind, use = "pairs", f"`rnnpipe translate {folder} TEXT` translates."
+    else:
+        kind = "text"
+        use = (
+            f"`rnnpipe generate {folder}` continues a text, `rnnpipe predict {folder} TEXT` shows the likely next "
+            "tokens."
+        )
+    return UsageError(f"{folder}: is a run of {kind}, not of {wanted}. {use}")
 
 
 def open_any_run(
     folder: Path, *, device: str = "auto", which: str = "best", report: Report = no_report
-) -> Run | SequenceRun:
-    """Open a trained run of either kind, as `open_run` does."""
+) -> Run | SequenceRun | PairRun:
+    """Open a trained run of any kind, as `open_run` does."""
     check_is_run(folder)
     config = load_config(folder / CONFIG)
     if device != "auto":
@@ -111,13 +163,9 @@ def open_any_run(
     checkpoint = pick_checkpoint(folder / CHECKPOINTS, which, report)
     if kind == "sequences":
         return _open_sequence_run(folder, config, checkpoint)
-    vocabulary = load_vocabulary(folder / DICTIONARY)
-    expected = checkpoint.state.get("dictionary")
-    if expected != vocabulary.digest:
-        raise InputError(
-            f"{folder / DICTIONARY}: is the dictionary {vocabulary.digest[:16]}..., the checkpoint "
-            f"{checkpoint.path.name} was trained with {str(expected)[:16]}...; put the run's own one back."
-        )
+    if kind == "pairs":
+        return _open_pair_run(folder, config, checkpoint)
+    vocabulary = _dictionary(folder / DICTIONARY, checkpoint, "dictionary")
     model = build_model(config, vocabulary.size)
     _load_weights(folder, model, checkpoint)
     numerics, _ = resolve_numerics(config, model)
@@ -135,6 +183,27 @@ def _open_sequence_run(folder: Path, config: Config, checkpoint: Checkpoint) -> 
     _load_weights(folder, model, checkpoint)
     numerics, _ = resolve_numerics(config, model, data.sizes)
     return SequenceRun(folder, config, data, model, numerics, checkpoint)
+
+
+def _open_pair_run(folder: Path, config: Config, checkpoint: Checkpoint) -> PairRun:
+    source = _dictionary(folder / DICTIONARY, checkpoint, "dictionary")
+    target = _dictionary(folder / TARGET_DICTIONARY, checkpoint, "target_dictionary")
+    model = build_pair_model(config, PairSizes(source.size, target.size, source == target), source)
+    _load_weights(folder, model, checkpoint)
+    numerics, _ = resolve_pair_numerics(config, model, 1)
+    return PairRun(folder, config, source, target, model, numerics, checkpoint)
+
+
+def _dictionary(path: Path, checkpoint: Checkpoint, key: str) -> Vocabulary:
+    """Return a run's dictionary; raise InputError if it is not that of which a checkpoint has the digest at `key`."""
+    vocabulary = load_vocabulary(path)
+    expected = checkpoint.state.get(key)
+    if expected != vocabulary.digest:
+        raise InputError(
+            f"{path}: is the dictionary {vocabulary.digest[:16]}..., the checkpoint {checkpoint.path.name} was trained "
+            f"with {str(expected)[:16]}...; put the run's own one back."
+        )
+    return vocabulary
 
 
 def _load_weights(folder: Path, model: Model, checkpoint: Checkpoint) -> None:

@@ -37,6 +37,7 @@ from rnnpipe.text.vocabulary import load_vocabulary
 
 if TYPE_CHECKING:
     from rnnpipe.pipeline.evaluate import Evaluation
+    from rnnpipe.pipeline.evaluate_pairs import PairEvaluation
     from rnnpipe.pipeline.evaluate_sequences import SequenceEvaluation
     from rnnpipe.pipeline.material import Material
     from rnnpipe.pipeline.train import Trained
@@ -73,7 +74,7 @@ class Outcome:
     """What came of the stages that ran or were up to date."""
 
     trained: Trained | None = None
-    evaluation: Evaluation | SequenceEvaluation | None = None
+    evaluation: Evaluation | SequenceEvaluation | PairEvaluation | None = None
     up_to_date: bool = False
 
 
@@ -98,7 +99,10 @@ def run_stages(
     with _writing(config, folder, report, overwrite=overwrite, resume=resume):
         if resume_step is not None and not overwrite:
             _check_nothing_newer(folder, resume_step)
-        if task_kind(config) == "sequences":
+        kind = task_kind(config)
+        if kind == "pairs":
+            prepared = _prepare_pairs(config, folder, plan, report)
+        elif kind == "sequences":
             prepared = _prepare_sequences(config, folder, plan, report)
         else:
             prepared = _prepare_text(config, folder, plan, report, overwrite=overwrite)
@@ -147,7 +151,7 @@ class _Prepared:
 
     made_from: Mapping[str, Any]
     material: Callable[[], Material]
-    evaluate: Callable[[], Evaluation | SequenceEvaluation] | None
+    evaluate: Callable[[], Evaluation | SequenceEvaluation | PairEvaluation] | None
 
 
 def _prepare_text(config: Config, folder: Path, plan: Plan, report: Report, *, overwrite: bool) -> _Prepared | None:
@@ -191,6 +195,27 @@ def _prepare_sequences(config: Config, folder: Path, plan: Plan, report: Report)
         {"sequences": data.digests()},
         lambda: sequence_material(config, data, report),
         (lambda: evaluate_sequences(open_sequence_run(folder, report=report))) if evaluation_part(data) else None,
+    )
+
+
+def _prepare_pairs(config: Config, folder: Path, plan: Plan, report: Report) -> _Prepared | None:
+    """Read and encode the pairs, in memory; return None if the plan ends before training."""
+    if not plan.reaches("train"):
+        report(f"nothing to do: the pairs of dataset '{config.data.dataset.name}' are encoded in memory by `train`")
+        return None
+    from rnnpipe.pipeline.build import check_pair_names
+    from rnnpipe.pipeline.evaluate_pairs import evaluate_pairs, evaluation_part
+    from rnnpipe.pipeline.pair_material import load_pairs, pair_material
+    from rnnpipe.pipeline.runs import open_pair_run
+
+    data = load_pairs(config)
+    check_pair_names(config, data.sizes)
+    material = pair_material(config, data, report)
+    part = evaluation_part(data)
+    return _Prepared(
+        material.made_from,
+        lambda: material,
+        (lambda: evaluate_pairs(open_pair_run(folder, report=report), part)) if part else None,
     )
 
 
@@ -336,10 +361,10 @@ def plan_lines(config: Config, folder: Path, plan: Plan) -> list[str]:
         "eval": folder / EVALUATION,
     }
     lines = []
-    sequences = task_kind(config) == "sequences"
+    kind = task_kind(config)
     for stage in STAGES:
-        if sequences and stage in ("clean", "build-dict", "encode"):
-            lines.append(f"{stage}: not needed, dataset '{config.data.dataset.name}' gives sequences")
+        if kind != "text" and stage in ("clean", "build-dict", "encode"):
+            lines.append(f"{stage}: not needed, dataset '{config.data.dataset.name}' gives {kind}")
         elif config.data.tokens is not None and stage in ("clean", "build-dict", "encode"):
             lines.append(f"{stage}: not needed, tokens come from {config.data.tokens}")
         elif not plan.reaches(stage):

@@ -27,6 +27,7 @@ from rnnpipe.pipeline.folder import (
     RUN_FORMAT,
     RUN_VERSION,
 )
+from rnnpipe.pipeline.kind import MODELS
 from rnnpipe.pipeline.material import Material
 from rnnpipe.plugins import full_registry
 from rnnpipe.runtime import Numerics, seed_everything
@@ -74,7 +75,8 @@ def train(
     seed_everything(config.runtime.seed)
     model = material.build(config)
     numerics, refusals = material.resolve(config, model)
-    model.recurrent.backend = numerics.backend
+    for stack in model.recurrents():
+        stack.backend = numerics.backend
     parameters = sum(parameter.numel() for parameter in model.parameters())
     why = "".join(f"; {name} refuses: {reason}" for name, reason in refusals.items())
     report(
@@ -175,6 +177,9 @@ def _clear(folder: Path) -> None:
 
 
 def _network(config: Config) -> str:
+    name = config.model.name
+    if name is not None and name.name not in MODELS.values():
+        return f"{name.name} {config.model.num_layers} x {config.model.hidden_size}"
     return f"{config.model.cell.name} {config.model.num_layers} x {config.model.hidden_size}"
 
 

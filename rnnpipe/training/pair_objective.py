@@ -1,0 +1,134 @@
+"""Pairs: the loss of each target token, given the source and the target tokens before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rnnpipe.config import TrainingConfig
+from rnnpipe.data.pairs import PairBatch, Pairs, batches_per_epoch, make_batch, pair_batches
+from rnnpipe.data.windows import Cursor
+from rnnpipe.models.pair_model import PairModel
+from rnnpipe.models.recurrent import States
+from rnnpipe.runtime import autocast
+from rnnpipe.training.evaluate import Loss, evaluating
+from rnnpipe.training.objective import Evaluated, Units
+
+_BATCH_PAIRS = 64  # of one evaluation batch
+
+
+@dataclass(frozen=True)
+class PairObjective:
+    """The mean negative log-likelihood of target tokens, the boundary at the end included.
+
+    train, valid: the parts (valid None: no evaluation). source_end, target_end: the boundary's id on each side.
+    """
+
+    units: ClassVar[Units] = Units("loss_nats", "tokens", "nats a target token")
+    step_figures: ClassVar[tuple[str, ...]] = ()
+    evaluation_figures: ClassVar[tuple[str, ...]] = ("perplexity",)
+
+    train: Pairs
+    valid: Pairs | None
+    source_end: int
+    target_end: int
+    config: TrainingConfig
+    seed: int
+
+    def batches(self, cursor: Cursor) -> Iterator[PairBatch]:
+        """Yield batches of pairs of like length."""
+        size = self.config.batch_size or len(self.train)
+        return pair_batches(self.train, size, self.source_end, self.target_end, self.seed, cursor)
+
+    def steps_per_epoch(self) -> int:
+        """Return how many batches an epoch has."""
+        return batches_per_epoch(len(self.train), self.config.batch_size or len(self.train))
+
+    def loss(self, model: PairModel, batch: PairBatch, state: States | None) -> tuple[Tensor, States]:
+        """Return the mean loss of a batch's target tokens, smoothed as `training.label_smoothing` says."""
+        sampled = self._sampling_rate(batch.cursor)
+        if sampled:
+            logits, extra = sampled_logits(model, batch, sampled), None
+        else:
+            logits, extra = target_logits(model, batch)
+        loss = F.cross_entropy(logits.float(), wanted(batch), label_smoothing=self.config.label_smoothing)
+        return loss if extra is None else loss + extra / batch.items, ()
+
+    def _sampling_rate(self, cursor: Cursor) -> float:
+        """Return how often the decoder reads its own token in this epoch; the last epochs' rate is the configured."""
+        ramp = self.config.scheduled_sampling_epochs
+        return self.config.scheduled_sampling * (min(1.0, cursor.epoch / ramp) if ramp else 1.0)
+
+    def weight(self, batch: PairBatch) -> float:
+        """Return the number of target tokens."""
+        return batch.items
+
+    def figures(self, loss: float) -> Mapping[str, float]:
+        """Return no figures beside the loss: smoothed, it has no perplexity."""
+        return {}
+
+    def evaluate(self, model: PairModel, device: torch.device, precision: str) -> Evaluated | None:
+        """Return the loss of the validation part, not smoothed, and its perplexity."""
+        if self.valid is None:
+            return None
+        found = pair_loss(model, self.valid, self.source_end, self.target_end, device, precision)
+        return Evaluated(found.nats, {"perplexity": found.perplexity})
+
+
+def target_logits(model: PairModel, batch: PairBatch) -> tuple[Tensor, Tensor | None]:
+    """Return logits [N, V] of a batch's N target tokens, each read behind the true ones, and what else is a loss.
+
+    The readout, which costs most, sees no padding.
+    """
+    features, extra = model(batch.source, batch.source_lengths, batch.target[:-1])
+    return model.read_out(features[_inside(batch)]), extra
+
+
+def sampled_logits(model: PairModel, batch: PairBatch, rate: float) -> Tensor:
+    """Return logits [N, V] where the decoder reads, with probability `rate`, a token drawn from its own prediction.
+
+    Scheduled sampling (Bengio, Vinyals, Jaitly & Shazeer 2015); through the draw there is no gradient.
+    """
+    state = model.begin(batch.source, batch.source_lengths)
+    tokens, found = batch.target[0], []
+    for step in range(len(batch.target) - 1):
+        logits, _, state = model.step(tokens, state)
+        found.append(logits)
+        drawn = torch.multinomial(logits.detach().float().softmax(-1), 1)[:, 0]
+        own = torch.rand(len(drawn), device=drawn.device) < rate
+        tokens = torch.where(own, drawn, batch.target[step + 1])
+    return torch.stack(found)[_inside(batch)]
+
+
+def wanted(batch: PairBatch) -> Tensor:
+    """Return the N target tokens that are to be predicted."""
+    return batch.target[1:][_inside(batch)]
+
+
+def _inside(batch: PairBatch) -> Tensor:
+    """Return [T, B]: whether a target token is to be predicted there, or there is padding."""
+    steps = torch.arange(len(batch.target) - 1, device=batch.target.device)[:, None]
+    return steps < batch.target_lengths
+
+
+@torch.no_grad()
+def pair_loss(
+    model: PairModel, pairs: Pairs, source_end: int, target_end: int, device: torch.device, precision: str
+) -> Loss:
+    """Return the loss of all target tokens of a part."""
+    order = np.lexsort((pairs.source.lengths, pairs.target.lengths))
+    total, count = 0.0, 0
+    with evaluating(model), autocast(device, precision):
+        for first in range(0, len(order), _BATCH_PAIRS):
+            batch = make_batch(pairs, order[first : first + _BATCH_PAIRS], source_end, target_end).to(device)
+            logits, extra = target_logits(model, batch)
+            total += F.cross_entropy(logits.float(), wanted(batch), reduction="sum").item()
+            total += 0.0 if extra is None else float(extra)
+            count += batch.items
+    return Loss(total / count, count)
