@@ -25,7 +25,8 @@ CONTRACTS = {
     "encoder": ("a module `(vocab_size, **options)` from ids [T, B] to [T, B, output_size]",),
     "model": (
         "a module `(encoder, recurrent, vocab_size, *, dropout, tied, window, **options)`, or for sequences "
-        "`(input_layer, recurrent, output_size, *, target, dropout, **options)`",
+        "`(input_layer, recurrent, output_size, *, target, dropout, **options)`, or for pairs a `PairModel` "
+        "`(parts, **options)`",
     ),
     "initializer": ("a function `(tensor, **options)` that fills it in place",),
     "optimizer": ("a `torch.optim.Optimizer` or a function that returns one: `(params, **options)`", "lion"),

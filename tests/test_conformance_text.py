@@ -64,6 +64,9 @@ def test_built_ins_pass(kind: str, tmp_path: Path) -> None:
     series["csv"].write_text("".join(f"{number},{number % 7}\n" for number in range(400)))
     np.save(series["npy"], np.arange(400))
     options = OPTIONS | {name: {"path": str(path)} for name, path in series.items()}
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("".join(f"source {number}\tZiel {number}\n" for number in range(40)))
+    options["parallel"] = {"file": str(pairs)}
     built_in = [entry for entry in full_registry().entries(kind) if entry.distribution == "rnnpipe"]
     assert built_in
     for entry in built_in:

@@ -50,9 +50,7 @@ def task_kind(config: Config) -> Kind:
         return "text"
     found = _kind_of(text_registry().get("dataset", data.dataset.name)) or _kind_of(build_dataset(data.dataset))
     if found is None:
-        raise UsageError(
-            f"dataset '{data.dataset.name}' has neither documents nor sequences nor pairs to train on."
-        )
+        raise UsageError(f"dataset '{data.dataset.name}' has neither documents nor sequences nor pairs to train on.")
     return found
 
 

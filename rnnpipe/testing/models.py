@@ -17,7 +17,7 @@ from rnnpipe.models.base import Model
 from rnnpipe.models.encoders import Embedding
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.models.recurrent import Recurrent, States
-from rnnpipe.testing import sequence_models
+from rnnpipe.testing import pair_models, sequence_models
 from rnnpipe.testing.any_model import SIZES, determinism, dropout, gradients, save_and_load
 from rnnpipe.testing.report import Check, Failure, Finding, require
 from rnnpipe.testing.tensors import Pair, describe, expect_near, expect_shape
@@ -36,7 +36,9 @@ def check_model(thing: str | Callable[..., Model], /, **options: Any) -> list[Fi
 
 
 def checks(thing: Any, options: Mapping[str, Any]) -> list[Check]:
-    """Return the checks of a model, of a language model or of one for sequences."""
+    """Return the checks of a model: of a language model, of one for sequences or of one for pairs."""
+    if pair_models.reads_pairs(thing):
+        return pair_models.checks(thing, options)
     if sequence_models.reads_sequences(thing):
         return sequence_models.checks(thing, options)
     subject = _Subject(thing, options)
