@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -109,7 +110,36 @@ def draw_surface(
     _save(figure, path, title)
 
 
-def _figure(width: float) -> Any:
+def draw_attention(weights: Any, source: Sequence[str], target: Sequence[str], path: Path, title: str) -> str | None:
+    """Write a PNG of attention [T, S]: a row a target token, dark where it looks; return what no font here can draw."""
+    figure = _figure(1 + 0.55 * len(source), 1 + 0.4 * len(target))
+    axis = figure.add_subplot()
+    axis.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    font, missing = _font_for("".join((*source, *target, title)))
+    axis.set_xticks(range(len(source)), source, rotation=60, ha="right", rotation_mode="anchor", fontfamily=font)
+    axis.set_yticks(range(len(target)), target, fontfamily=font)
+    axis.set(xlabel="source", ylabel="translation")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        _save(figure, path, title)
+    return missing or None
+
+
+def _font_for(text: str) -> tuple[str, str]:
+    """Return the first installed font that has all characters of a text, or else the default one and what it lacks."""
+    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+
+    wanted = {ord(character) for character in text if not character.isspace()}
+    default = findfont(FontProperties())
+    entries = sorted(fontManager.ttflist, key=lambda entry: (entry.fname != default, entry.name))
+    for entry in entries:
+        if wanted <= get_font(entry.fname).get_charmap().keys():
+            return str(entry.name), ""
+    missing = wanted - get_font(default).get_charmap().keys()
+    return str(FontProperties().get_name()), "".join(map(chr, sorted(missing)))
+
+
+def _figure(width: float, height: float = 4) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -117,7 +147,7 @@ def _figure(width: float) -> Any:
         raise UsageError(
             "a PNG needs matplotlib: pip install 'rnnpipe[plot]'. Without it figures are printed."
         ) from None
-    figure = Figure(figsize=(width, 4), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

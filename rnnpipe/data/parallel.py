@@ -11,7 +11,8 @@ from rnnpipe.data.base import PARTS, Part
 from rnnpipe.data.text_files import parse_split
 from rnnpipe.durable import read_lines
 from rnnpipe.errors import InputError, UsageError, did_you_mean
-from rnnpipe.text.files import Errors, check_encoding
+from rnnpipe.text.files import Errors
+from rnnpipe.text.opening import check_encoding
 
 Pair = tuple[str, str]
 _STEMS: dict[Part, tuple[str, ...]] = {"train": ("train",), "valid": ("valid", "dev"), "test": ("test",)}

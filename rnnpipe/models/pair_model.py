@@ -50,6 +50,8 @@ class PairModel(Model):
     sides have one embedding. A subclass defines `forward`, `begin`, `step` and `recurrents`.
     """
 
+    reads = "pairs"
+
     def __init__(self, parts: PairParts) -> None:
         super().__init__()
         self.dropout = parts.dropout

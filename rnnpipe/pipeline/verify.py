@@ -20,6 +20,7 @@ from rnnpipe.pipeline.folder import (
     RECORD,
     RUN_FORMAT,
     RUN_VERSION,
+    TARGET_DICTIONARY,
     TOKENS,
     is_trained,
 )
@@ -108,15 +109,20 @@ def _verify_run(found: Verified, folder: Path) -> None:
     reads_text = config is not None and config.text.level is not None
     if (trained and reads_text) or (folder / DICTIONARY).is_file():
         vocabulary = found.check(folder / DICTIONARY, _dictionary)
+    digests = {"dictionary": (DICTIONARY, vocabulary and vocabulary.digest)}
+    reads_pairs = config is not None and config.target_text.level is not None
+    if (trained and reads_pairs) or (folder / TARGET_DICTIONARY).is_file():
+        target = found.check(folder / TARGET_DICTIONARY, _dictionary)
+        digests["target_dictionary"] = (TARGET_DICTIONARY, target and target.digest)
     if trained:
-        _verify_checkpoints(found, folder, vocabulary and vocabulary.digest)
+        _verify_checkpoints(found, folder, digests)
     if (folder / RECORD).is_file():
         found.check(folder / RECORD, _record)
     if (folder / EVALUATION).is_file():
         found.check(folder / EVALUATION, durable.read_json)
 
 
-def _verify_checkpoints(found: Verified, folder: Path, dictionary: str | None) -> None:
+def _verify_checkpoints(found: Verified, folder: Path, digests: dict[str, tuple[str, str | None]]) -> None:
     """Check every checkpoint of a run, and the metrics files up to where the newest whole one recorded them."""
     from rnnpipe.training.checkpoints import checkpoint_path, list_steps
     from rnnpipe.training.metrics import check_metrics
@@ -125,10 +131,11 @@ def _verify_checkpoints(found: Verified, folder: Path, dictionary: str | None) -
     for step in list_steps(folder / CHECKPOINTS):
         checkpoint = found.check(checkpoint_path(folder / CHECKPOINTS, step), _checkpoint)
         whole = checkpoint or whole
-        if checkpoint and dictionary and checkpoint.state.get("dictionary") != dictionary:
-            found.problems.append(
-                f"{folder / DICTIONARY}: is not the dictionary that {checkpoint.path} was trained with."
-            )
+        for key, (name, digest) in digests.items():
+            if checkpoint and digest and checkpoint.state.get(key) != digest:
+                found.problems.append(
+                    f"{folder / name}: is not the dictionary that {checkpoint.path} was trained with."
+                )
     if whole is not None:
         found.newest_step = whole.state["step"]
         found.checked += [str(folder / name) for name in whole.metrics]

@@ -168,7 +168,7 @@ def determinism(subject: _Subject) -> str:
                     torch.manual_seed(0)
                 outputs.append(_features(model.train(training), size))
             mode = "training, from the same seed" if training else "evaluation"
-            expect_same([("features", *outputs)], "those of the first time", f"S, T, B = {size}, {mode}")
+            expect_same([("features", outputs[0], outputs[1])], "those of the first time", f"S, T, B = {size}, {mode}")
     return "the same bits, parameters and features"
 
 

@@ -49,21 +49,21 @@ class Trained:
     def sequences(self) -> SequenceRun:
         """Return the run of sequences; raise InputError if it is one of text."""
         if not isinstance(self.run, SequenceRun):
-            raise InputError(f"{self.folder}: is a run of text; what is to be measured needs one of sequences.")
+            raise InputError(f"{self.folder}: is no run of sequences; what is to be measured needs one.")
         return self.run
 
     @property
     def text(self) -> Run:
         """Return the run of text; raise InputError if it is one of sequences."""
         if not isinstance(self.run, Run):
-            raise InputError(f"{self.folder}: is a run of sequences; what is to be measured needs one of text.")
+            raise InputError(f"{self.folder}: is no run of text; what is to be measured needs one.")
         return self.run
 
     def evaluate(self) -> SequenceEvaluation | Evaluation:
         """Return the evaluation of the part that the experiment is evaluated on."""
         if isinstance(self.run, SequenceRun):
             return evaluate_sequences(self.run, self.part)
-        return evaluate_run(self.run, window=self.run.config.training.evaluation_window)
+        return evaluate_run(self.text, window=self.text.config.training.evaluation_window)
 
 
 def take(trained: Trained, what: Mapping[str, Any], place: str) -> float:
