@@ -115,9 +115,9 @@ def draw_attention(weights: Any, source: Sequence[str], target: Sequence[str], p
     figure = _figure(1 + 0.55 * len(source), 1 + 0.4 * len(target))
     axis = figure.add_subplot()
     axis.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto")
-    font, missing = _font_for("".join((*source, *target, title)))
-    axis.set_xticks(range(len(source)), source, rotation=60, ha="right", rotation_mode="anchor", fontfamily=font)
-    axis.set_yticks(range(len(target)), target, fontfamily=font)
+    fonts, missing = _fonts_for("".join((*source, *target)))
+    axis.set_xticks(range(len(source)), source, rotation=60, ha="right", rotation_mode="anchor", fontfamily=fonts)
+    axis.set_yticks(range(len(target)), target, fontfamily=fonts)
     axis.set(xlabel="source", ylabel="translation")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
@@ -125,18 +125,23 @@ def draw_attention(weights: Any, source: Sequence[str], target: Sequence[str], p
     return missing or None
 
 
-def _font_for(text: str) -> tuple[str, str]:
-    """Return the first installed font that has all characters of a text, or else the default one and what it lacks."""
+def _fonts_for(text: str) -> tuple[list[str], str]:
+    """Return the default font and those installed that have what it lacks of a text, and what none of them has."""
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
-    wanted = {ord(character) for character in text if not character.isspace()}
     default = findfont(FontProperties())
-    entries = sorted(fontManager.ttflist, key=lambda entry: (entry.fname != default, entry.name))
-    for entry in entries:
-        if wanted <= get_font(entry.fname).get_charmap().keys():
-            return str(entry.name), ""
-    missing = wanted - get_font(default).get_charmap().keys()
-    return str(FontProperties().get_name()), "".join(map(chr, sorted(missing)))
+    names = [str(FontProperties().get_name())]
+    missing = {ord(character) for character in text if not character.isspace()} - get_font(default).get_charmap().keys()
+    for entry in sorted(fontManager.ttflist, key=lambda entry: entry.name):
+        if not missing:
+            break
+        if "last resort" in entry.name.lower():  # it has a box for everything
+            continue
+        found = missing & get_font(entry.fname).get_charmap().keys()
+        if found:
+            names.append(str(entry.name))
+            missing -= found
+    return names, "".join(map(chr, sorted(missing)))
 
 
 def _figure(width: float, height: float = 4) -> Any:

@@ -99,8 +99,8 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
     return {
         "text": candidate.text,
         "tokens": list(candidate.tokens),
-        "log_probability": candidate.log_probability,
-        "score": candidate.score,
+        "log_probability": round(candidate.log_probability, 9),
+        "score": round(candidate.score, 9),
         "finish": candidate.finish,
         "replaced": candidate.replaced,
     }

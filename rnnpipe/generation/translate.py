@@ -77,11 +77,12 @@ class Search:
 class Translator:
     """A model of pairs with the rules and dictionaries of both sides.
 
-    It computes in float32 whatever it was trained in: in bfloat16 a translation would depend on those beside it.
+    It computes in float64 (float32 where a device has no more): how a sum is rounded depends on the size of a batch,
+    and in lower precision a translation would now and then depend on those beside it.
     """
 
     def __init__(self, model: PairModel, source: Side, target: Side, device: torch.device) -> None:
-        self.model = model.to(device).eval()
+        self.model = model.to(device, torch.float32 if device.type == "mps" else torch.float64).eval()
         self.source = source
         self.target = target
         self.device = device

@@ -15,7 +15,7 @@ from rnnpipe.generation.translate import Search, Translation
 from rnnpipe.pipeline.kind import build_dataset
 from rnnpipe.pipeline.pair_material import PairData, load_pairs
 from rnnpipe.pipeline.runs import PairRun
-from rnnpipe.pipeline.scores import Score, require_sacrebleu, score
+from rnnpipe.pipeline.scores import Score, check_scoring, score
 from rnnpipe.training.evaluate import Loss
 from rnnpipe.training.pair_objective import pair_loss
 
@@ -80,7 +80,7 @@ def evaluate_pairs(
     With metrics the part is translated and scored against its targets.
     """
     if metrics:
-        require_sacrebleu()  # before minutes are spent
+        check_scoring(tokenize)  # before minutes are spent
     data = load_pairs(run.config, (run.source, run.target))
     chosen = part or evaluation_part(data)
     if chosen is None:

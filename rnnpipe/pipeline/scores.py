@@ -33,7 +33,7 @@ def parse_metrics(text: str) -> tuple[str, ...]:
     return names
 
 
-def require_sacrebleu() -> Any:
+def _require_sacrebleu() -> Any:
     """Return sacrebleu; raise UsageError, naming the extra, where it is missing."""
     try:
         import sacrebleu
@@ -42,18 +42,25 @@ def require_sacrebleu() -> Any:
     return sacrebleu
 
 
+def check_scoring(tokenize: str) -> None:
+    """Raise UsageError if sacrebleu, or its tokenizer of that name, is not there."""
+    known = _require_sacrebleu().metrics.BLEU.TOKENIZERS
+    if tokenize not in known:
+        raise unknown_name("tokenizer", tokenize, known)
+
+
 def score(metrics: Sequence[str], translations: Sequence[str], references: Sequence[str], tokenize: str) -> list[Score]:
     """Return the scores of translations against one reference each (Papineni et al. 2002; Popović 2015).
 
     tokenize: sacrebleu's tokenizer for BLEU; "none" takes the words as they stand.
     """
-    sacrebleu = require_sacrebleu()
+    sacrebleu = _require_sacrebleu()
     scores = []
     for name in metrics:
         if name == "bleu":
             try:
                 metric = sacrebleu.metrics.BLEU(tokenize=tokenize, force=True)
-            except (ValueError, AssertionError, ImportError, RuntimeError) as error:
+            except (ImportError, RuntimeError) as error:  # a tokenizer with a package of its own
                 raise UsageError(f"--tokenize {tokenize}: {' '.join(str(error).split())}") from None
         else:
             metric = sacrebleu.metrics.CHRF()

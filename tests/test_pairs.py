@@ -1,0 +1,392 @@
+"""Pairs: files that must align, ids and batches, the search, and the loss."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rnnpipe.config import TrainingConfig
+from rnnpipe.data.pairs import Pairs, batches_per_epoch, make_batch, pair_batches, side_of
+from rnnpipe.data.parallel import Parallel
+from rnnpipe.data.windows import Cursor
+from rnnpipe.errors import InputError, UsageError
+from rnnpipe.generation.beam import beam_search, take_rows
+from rnnpipe.generation.translate import Search, Side, Translator
+from rnnpipe.models.encoder_decoder import EncoderDecoder
+from rnnpipe.models.encoders import Embedding
+from rnnpipe.models.pair_model import PairParts
+from rnnpipe.models.recurrent import Recurrent
+from rnnpipe.plugins import full_registry
+from rnnpipe.text.cleaning import none
+from rnnpipe.text.rules import Named, Rules, TextRules
+from rnnpipe.text.tokenizing import whitespace
+from rnnpipe.text.vocabulary import build_vocabulary
+from rnnpipe.training.pair_objective import PairObjective, pair_loss, sampled_logits, target_logits, wanted
+
+SOURCE_END, TARGET_END = 7, 9
+
+
+def write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text, encoding="utf-8", newline="")
+
+
+# --- files ---
+
+
+def test_two_files_are_divided_in_order(tmp_path: Path) -> None:
+    write(tmp_path, a="".join(f"a {n}\n" for n in range(10)), b="".join(f"b {n}\r\n" for n in range(10)))
+    dataset = Parallel(source=str(tmp_path / "a"), target=str(tmp_path / "b"))
+    parts = {part: list(dataset.pairs(part)) for part in ("train", "valid", "test")}  # type: ignore[arg-type]
+    assert {part: len(pairs) for part, pairs in parts.items()} == {"train": 8, "valid": 1, "test": 1}
+    assert [*parts["train"], *parts["valid"], *parts["test"]] == [(f"a {n}", f"b {n}") for n in range(10)]
+
+
+def test_a_folder_has_a_file_for_each_part(tmp_path: Path) -> None:
+    write(tmp_path, train__en="x\ny\n", train__de="X\nY\n", dev__en="z\n", dev__de="Z\n")
+    dataset = Parallel(folder=str(tmp_path), source="en", target="de")
+    assert list(dataset.pairs("train")) == [("x", "X"), ("y", "Y")]
+    assert list(dataset.pairs("valid")) == [("z", "Z")]
+    assert list(dataset.pairs("test")) == []
+    write(tmp_path, test__en="q\n")
+    with pytest.raises(InputError, match=r"test\.en: has no partner test\.de"):
+        dataset.pairs("test")
+
+
+def test_empty_lines_keep_their_place(tmp_path: Path) -> None:
+    write(tmp_path, a="a\n\nc\n", b="A\nB\n\n")
+    dataset = Parallel(source=str(tmp_path / "a"), target=str(tmp_path / "b"), split="1:0")
+    assert list(dataset.pairs("train")) == [("a", "A"), ("", "B"), ("c", "")]
+
+
+def test_tab_separated_and_json_lines(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        a__tsv="x\tX\n\ny z\tY\n",
+        a__jsonl='{"source": "x", "target": "X\\nZ"}\n\n{"source": "", "target": ""}\n',
+    )
+    assert list(Parallel(file=str(tmp_path / "a.tsv"), split="1:0").pairs("train")) == [
+        ("x", "X"),
+        ("", ""),
+        ("y z", "Y"),
+    ]
+    assert list(Parallel(file=str(tmp_path / "a.jsonl"), split="1:0").pairs("train")) == [("x", "X Z"), ("", "")]
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        ({"a": "1\n2\n3\n", "b": "1\n2\n"}, {"source": "a", "target": "b"}, "a: has 3 lines, .*b has 2"),
+        ({"a.tsv": "x\tX\ny\n"}, {"file": "a.tsv"}, "a.tsv, line 2: has 0 tabs"),
+        ({"a.tsv": "x\tX\tz\n"}, {"file": "a.tsv"}, "a.tsv, line 1: has 2 tabs"),
+        ({"a.jsonl": "{}\n"}, {"file": "a.jsonl"}, 'a.jsonl, line 1: expected a text under "source"'),
+        ({"a.jsonl": "[\n"}, {"file": "a.jsonl"}, "a.jsonl, line 1: not JSON"),
+        ({"a.tsv": "x\tX\n"}, {"file": "b.tsv"}, r"b.tsv: no such file. Did you mean '.*a.tsv'\?"),
+        ({"train.en": "x\n"}, {"folder": ".", "source": "en", "target": "de"}, "train.en: has no partner train.de"),
+        ({"dev.en": "x\n"}, {"folder": ".", "source": "en", "target": "de"}, "has no train.en and train.de"),
+    ],
+)
+def test_what_does_not_pair_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], options: dict[str, str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in files.items():
+        Path(name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        list(Parallel(**options).pairs("train"))  # type: ignore[arg-type]
+
+
+def test_bytes_of_another_encoding_are_named_by_line_and_byte(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x\ny\n")
+    (tmp_path / "b").write_bytes("X\nGr\u00fc\u00dfe\n".encode("latin-1"))
+    options: dict[str, Any] = {"source": str(tmp_path / "a"), "target": str(tmp_path / "b"), "split": "1:0"}
+    with pytest.raises(InputError, match=r"b, line 2, byte 3: .* is not utf-8"):
+        Parallel(**options).pairs("train")
+    assert list(Parallel(**options, encoding="latin-1").pairs("train"))[1] == ("y", "Gr\u00fc\u00dfe")
+    assert list(Parallel(**options, errors="replace").pairs("train"))[1] == ("y", "Gr\ufffd\ufffde")
+
+
+def test_wide_encodings_and_byte_order_marks(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes("x\u000a\u010a y\n".encode("utf-16"))  # a line end's byte within a character
+    (tmp_path / "b").write_bytes("X\nY\n".encode("utf-16"))
+    dataset = Parallel(source=str(tmp_path / "a"), target=str(tmp_path / "b"), split="1:0", encoding="utf-16")
+    assert list(dataset.pairs("train")) == [("x", "X"), ("\u010a y", "Y")]
+    (tmp_path / "c.tsv").write_bytes(b"\xef\xbb\xbfx\tX\n")
+    assert list(Parallel(file=str(tmp_path / "c.tsv"), split="1:0").pairs("train")) == [("x", "X")]
+
+
+@pytest.mark.parametrize("options", [{}, {"source": "a"}, {"file": "a", "source": "b", "target": "c"}, {"folder": "a"}])
+def test_a_dataset_needs_one_of_three_forms(options: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="needs source and target"):
+        Parallel(**options)  # type: ignore[arg-type]
+
+
+# --- batches ---
+
+
+def random_pairs(count: int, seed: int = 0) -> Pairs:
+    generator = np.random.default_rng(seed)
+    sides = [
+        side_of([generator.integers(0, end, generator.integers(1, 8)).astype(np.uint32) for _ in range(count)])
+        for end in (SOURCE_END, TARGET_END)
+    ]
+    return Pairs(*sides)
+
+
+def test_a_batch_is_padded_with_true_lengths() -> None:
+    pairs = Pairs(
+        side_of([np.array([1, 2, 3], np.uint32), np.array([4], np.uint32)]),
+        side_of([np.array([5], np.uint32), np.array([6, 8], np.uint32)]),
+    )
+    batch = make_batch(pairs, np.array([0, 1]), SOURCE_END, TARGET_END)
+    assert batch.source.T.tolist() == [[1, 2, 3, 7], [4, 7, 7, 7]]
+    assert batch.source_lengths.tolist() == [4, 2]
+    assert batch.target.T.tolist() == [[9, 5, 9, 9], [9, 6, 8, 9]]
+    assert batch.target_lengths.tolist() == [2, 3]
+    assert batch.items == 5
+    assert wanted(batch).tolist() == [5, 6, 9, 8, 9]
+
+
+@given(st.integers(1, 400), st.integers(1, 9), st.integers(0, 3))
+@settings(deadline=None, max_examples=40)
+def test_an_epoch_has_every_pair_once(count: int, batch_size: int, seed: int) -> None:
+    pairs = random_pairs(count, seed)
+    stream = pair_batches(pairs, batch_size, SOURCE_END, TARGET_END, seed)
+    epoch = list(itertools.islice(stream, batches_per_epoch(count, batch_size)))
+    assert [batch.cursor.position == 0 for batch in epoch] == [False] * (len(epoch) - 1) + [True]
+    seen = Counter(
+        (tuple(batch.source[:s, row].tolist()), tuple(batch.target[: t + 1, row].tolist()))
+        for batch in epoch
+        for row, (s, t) in enumerate(zip(batch.source_lengths.tolist(), batch.target_lengths.tolist(), strict=True))
+    )
+    expected = Counter(
+        ((*pairs.source.text(n).tolist(), SOURCE_END), (TARGET_END, *pairs.target.text(n).tolist(), TARGET_END))
+        for n in range(count)
+    )
+    assert seen == expected
+
+
+def test_batches_go_on_from_any_cursor() -> None:
+    pairs = random_pairs(60)
+    whole = list(itertools.islice(pair_batches(pairs, 7, SOURCE_END, TARGET_END, 5), 25))
+    assert not torch.equal(whole[0].target, whole[9].target), "each epoch has an order of its own"
+    for number, batch in enumerate(whole[:-1]):
+        following = next(pair_batches(pairs, 7, SOURCE_END, TARGET_END, 5, batch.cursor))
+        assert torch.equal(following.source, whole[number + 1].source)
+        assert following.cursor == whole[number + 1].cursor
+
+
+def test_buckets_save_padding() -> None:
+    batches = itertools.islice(pair_batches(random_pairs(500), 10, SOURCE_END, TARGET_END, 0), 50)
+    shares = [batch.items / batch.target[1:].numel() for batch in batches]
+    assert float(np.mean(shares)) > 0.95
+
+
+# --- the loss ---
+
+
+def small_model(kind: type[EncoderDecoder] = EncoderDecoder, **options: Any) -> EncoderDecoder:
+    torch.manual_seed(0)
+    parts = PairParts(
+        source_size=SOURCE_END + 2,
+        target_size=TARGET_END + 2,
+        joint=False,
+        source_id=lambda token: None,
+        embed=lambda size: Embedding(size, size=6, std=0.5),
+        recur=lambda inputs, hidden, both: Recurrent("gru", inputs, hidden or 8, bidirectional=both),
+        hidden_size=8,
+        num_layers=1,
+        dropout=0.0,
+        tied=False,
+    )
+    return kind(parts, **options)
+
+
+def objective(pairs: Pairs, **settings: Any) -> PairObjective:
+    return PairObjective(pairs, pairs, SOURCE_END, TARGET_END, TrainingConfig(**settings), 0)
+
+
+def test_the_loss_is_that_of_each_pair_alone() -> None:
+    pairs, model = random_pairs(9), small_model().double().eval()
+    together = pair_loss(model, pairs, SOURCE_END, TARGET_END, torch.device("cpu"), "float32")
+    nats = 0.0
+    for row in range(9):
+        batch = make_batch(pairs, np.array([row]), SOURCE_END, TARGET_END)
+        logits, _ = target_logits(model, batch)
+        nats -= float(logits.detach().log_softmax(-1).gather(1, batch.target[1:]).sum())
+    assert together.tokens == sum(pairs.target.lengths) + 9
+    assert together.nats * together.tokens == pytest.approx(nats, rel=1e-5)
+
+
+def test_smoothing_is_the_mixture_with_the_uniform_distribution() -> None:
+    pairs, model = random_pairs(4), small_model()
+    batch = make_batch(pairs, np.arange(4), SOURCE_END, TARGET_END)
+    with torch.no_grad():
+        plain = float(objective(pairs).loss(model, batch, None)[0])
+        smoothed = float(objective(pairs, label_smoothing=0.2).loss(model, batch, None)[0])
+        uniform = -float(target_logits(model, batch)[0].log_softmax(-1).mean())
+    assert smoothed == pytest.approx(0.8 * plain + 0.2 * uniform, rel=1e-5)
+
+
+def test_scheduled_sampling_ends_at_teacher_forcing_and_at_the_models_own_tokens() -> None:
+    pairs, model = random_pairs(5), small_model()
+    batch = make_batch(pairs, np.arange(5), SOURCE_END, TARGET_END)
+    torch.testing.assert_close(sampled_logits(model, batch, 0.0), target_logits(model, batch)[0])
+    torch.manual_seed(1)
+    own = sampled_logits(model, batch, 1.0)
+    assert not torch.allclose(own, target_logits(model, batch)[0])
+    ramp = objective(pairs, scheduled_sampling=0.5, scheduled_sampling_epochs=4)
+    assert [ramp._sampling_rate(Cursor(epoch)) for epoch in (0, 1, 4, 9)] == [0.0, 0.125, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        entry.name
+        for entry in full_registry().entries("cell")
+        if entry.distribution == "rnnpipe" and entry.name != "hopfield"  # the sign it takes has no gradient
+    ],
+)
+def test_any_cell_reads_and_writes(cell: str) -> None:
+    torch.manual_seed(0)
+    parts = PairParts(
+        9, 11, False, lambda token: None, lambda size: Embedding(size, size=8),
+        lambda inputs, hidden, both: Recurrent(cell, inputs, hidden or 8, bidirectional=both), 8, 1, 0.0, False,
+    )  # fmt: skip
+    model = EncoderDecoder(parts)
+    batch = make_batch(random_pairs(6), np.arange(6), SOURCE_END, TARGET_END)
+    loss = torch.nn.functional.cross_entropy(target_logits(model, batch)[0], wanted(batch))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert math.isfinite(loss.item())
+    gradient = model.source_encoder.weight.grad
+    assert isinstance(gradient, Tensor) and bool(gradient.any()), "the source is read"
+
+
+# --- outputs without a final state ---
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "lru", "qrnn"])
+def test_outputs_alone_are_those_of_forward(cell: str, bidirectional: bool) -> None:
+    torch.manual_seed(0)
+    rnn = Recurrent(cell, 3, 5, 2, bidirectional=bidirectional).double()
+    x, lengths = torch.randn(7, 4, 3, dtype=torch.float64), torch.tensor([7, 1, 4, 3])
+    torch.testing.assert_close(rnn.outputs(x, lengths), rnn(x, lengths=lengths)[0])
+
+
+# --- unknown words ---
+
+
+class Pointing(EncoderDecoder):
+    """Writes <unk> for each source token, from the last to the first, and looks at that token."""
+
+    def begin(self, source: Tensor, lengths: Tensor) -> Any:
+        return lengths - 2, torch.arange(len(source)).expand(source.shape[1], -1)
+
+    def step(self, tokens: Tensor, state: Any) -> Any:
+        at, places = state
+        logits = torch.zeros(len(at), TARGET_END + 2, dtype=torch.float64)
+        logits[torch.arange(len(at)), torch.where(at < 0, TARGET_END, TARGET_END + 1)] = 99.0
+        # The boundary is looked at as much, and is no word.
+        weights = ((places == at[:, None]) | (places == places.shape[1] - 1)).double()
+        return logits, weights, (at - 1, places)
+
+
+def test_unknown_tokens_are_replaced_by_the_word_looked_at() -> None:
+    rules = Rules(none(), whitespace())
+    named = TextRules(Named("none"), Named("whitespace"))
+    source, target = (
+        Side(build_vocabulary({b"w%d" % n: 9 for n in range(end)}, named), rules) for end in (SOURCE_END, TARGET_END)
+    )
+    torch.manual_seed(0)
+    translator = Translator(small_model(kind=Pointing), source, target, torch.device("cpu"))
+    texts = ["w1 gnu w3", "zebra", "w2 w2 w2 emu"]
+    found = [each.candidates[0] for each in translator.translate(texts, Search(width=2, replace_unknown=True))]
+    assert [each.text for each in found] == ["w3 gnu w1", "zebra", "emu w2 w2 w2"]
+    assert [each.replaced for each in found] == [3, 1, 4]
+    kept = translator.translate(texts, Search(width=2, allow_unknown=True))
+    assert [each.candidates[0].text for each in kept] == ["<unk> <unk> <unk>", "<unk>", "<unk> <unk> <unk> <unk>"]
+    banned = translator.translate(texts, Search(width=2, max_length=5))
+    assert not any("<unk>" in each.candidates[0].text for each in banned)
+    assert [each.unknown for each in translator.translate(texts, Search())] == [("gnu",), ("zebra",), ("emu",)]
+
+
+# --- the search ---
+
+END = 3
+
+
+def table_step(table: Tensor) -> Any:
+    """Return a step whose logits depend on the token before alone: table [V, V]."""
+
+    def step(tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
+        return table[tokens], tokens, state
+
+    return step
+
+
+def best_by_enumeration(table: Tensor, max_length: int, alpha: float) -> tuple[int, ...]:
+    shares = table.double().log_softmax(-1)
+    scored = []
+    for length in range(max_length + 1):
+        for tokens in itertools.product(range(3), repeat=length):
+            path = (END, *tokens, END)
+            total = sum(float(shares[a, b]) for a, b in itertools.pairwise(path))
+            scored.append((total / (length + 1) ** alpha, tokens))
+    return max(scored)[1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_a_wide_beam_finds_the_best(seed: int, alpha: float) -> None:
+    table = torch.randn(4, 4, generator=torch.Generator().manual_seed(seed)) * 2
+    found = beam_search(
+        table_step(table), (), 1, width=150, end=END, max_length=4, alpha=alpha, device=torch.device("cpu")
+    )[0]
+    assert found[0].tokens == best_by_enumeration(table, 4, alpha)
+    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+    assert len({each.tokens for each in found}) == len(found)
+
+
+def test_width_one_is_greedy_and_the_limit_cuts() -> None:
+    table = torch.full((4, 4), -5.0)
+    for before, after in ((END, 0), (0, 1), (1, 2), (2, END)):
+        table[before, after] = 5.0
+    options: dict[str, Any] = {"width": 1, "end": END, "device": torch.device("cpu")}
+    whole = beam_search(table_step(table), (), 2, max_length=9, **options)
+    assert [[each.tokens for each in row] for row in whole] == [[(0, 1, 2)], [(0, 1, 2)]]
+    assert whole[0][0].ended and whole[0][0].marks == (END, 0, 1)
+    cut = beam_search(table_step(table), (), 1, max_length=2, **options)[0][0]
+    assert cut.tokens == (0, 1) and not cut.ended
+    assert beam_search(table_step(table), (), 1, max_length=9, banned=[1], **options)[0][0].tokens != (0, 1, 2)
+
+
+def test_rows_do_not_depend_on_their_neighbours() -> None:
+    tables = torch.randn(6, 4, 4, generator=torch.Generator().manual_seed(3))
+
+    def step(tokens: Tensor, state: Any) -> tuple[Tensor, None, Any]:
+        (row,) = state
+        return tables[row, tokens], None, state
+
+    options: dict[str, Any] = {"width": 3, "end": END, "max_length": 8, "device": torch.device("cpu")}
+    together = beam_search(step, (torch.arange(6),), 6, **options)
+    alone = [beam_search(step, (torch.tensor([row]),), 1, **options)[0] for row in range(6)]
+    assert together == alone
+
+
+def test_rows_of_nested_states() -> None:
+    state = (torch.arange(3), (torch.arange(3) * 10, (torch.arange(6).view(3, 2),)))
+    taken = take_rows(state, torch.tensor([2, 2, 0]))
+    assert taken[0].tolist() == [2, 2, 0]
+    assert taken[1][0].tolist() == [20, 20, 0]
+    assert taken[1][1][0].tolist() == [[4, 5], [4, 5], [0, 1]]
