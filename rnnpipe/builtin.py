@@ -82,10 +82,14 @@ def register_encoders() -> dict[str, str]:
 @hookimpl
 def register_models() -> dict[str, str]:
     return {
+        "autoencoder": "rnnpipe.models.autoencoder:Autoencoder",
         "encoder-decoder": "rnnpipe.models.encoder_decoder:EncoderDecoder",
+        "hred": "rnnpipe.models.hierarchical:HRED",
         "language-model": "rnnpipe.models.language_model:LanguageModel",
         "sequence-model": "rnnpipe.models.sequence_model:SequenceModel",
         "transformer": "rnnpipe.models.transformer:Transformer",
+        "variational-autoencoder": "rnnpipe.models.autoencoder:VariationalAutoencoder",
+        "vhred": "rnnpipe.models.hierarchical:VHRED",
     }
 
 

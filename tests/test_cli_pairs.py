@@ -6,14 +6,18 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cli import CORPORA, KITCHEN, call, damage, fail, settings, succeed
 
 from rnnpipe.config import load_config
+from rnnpipe.data.pairs import Pairs
 from rnnpipe.pipeline.evaluate_pairs import evaluate_pairs
+from rnnpipe.pipeline.pair_material import load_pairs
 from rnnpipe.pipeline.runs import open_pair_run
 from rnnpipe.pipeline.verify import verify
+from rnnpipe.training.pair_objective import pair_loss
 
 EN, DE = CORPORA / "harbour-phrases.en", CORPORA / "harbour-phrases.de"
 PAIRS = f"parallel:source={EN},target={DE}"
@@ -125,6 +129,41 @@ def test_other_models_learn(tmp_path: Path, name: str) -> None:
     succeed("train", "--dataset", PAIRS, "-o", "run", *more)
     evaluation = evaluate_pairs(open_pair_run(Path("run")), "valid")
     assert evaluation.loss.perplexity < 3, "an even guess among its words has 45"
+
+
+DESK = f"parallel:source={CORPORA / 'ferry-desk.said'},target={CORPORA / 'ferry-desk.reply'}"
+SAME = f"parallel:source={EN},target={EN}"
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "epochs", "options"),
+    [
+        ("hred", DESK, 30, {}),
+        ("vhred", DESK, 30, {"anneal_steps": 400}),
+        ("autoencoder", SAME, 12, {"code_size": 32}),
+        ("variational-autoencoder", SAME, 12, {"code_size": 32, "word_dropout": 0.5, "anneal_steps": 3000}),
+    ],
+    ids=lambda value: value if isinstance(value, str) and ":" not in value else "",
+)
+def test_models_of_one_vector_learn_from_the_source(
+    tmp_path: Path, name: str, dataset: str, epochs: int, options: dict[str, object]
+) -> None:
+    own = {f"model__name__{key}": value for key, value in options.items()}
+    words = small(training__epochs=epochs, model__name=name, text__unknown_threshold=0, **own)
+    succeed("train", "--dataset", dataset, "-o", "run", *words)
+    run = open_pair_run(Path("run"))
+    pairs = load_pairs(run.config, (run.source, run.target)).parts["train"]
+    elsewhere = np.roll(np.arange(len(pairs)), 1)
+    others = Pairs(pairs.select(elsewhere).source, pairs.target)
+    ends = run.source.doc_id, run.target.doc_id, torch.device("cpu"), "float32"
+    true, wrong = (pair_loss(run.model, each, *ends) for each in (pairs, others))
+    assert true.perplexity < 3
+    assert wrong.nats > 1.25 * true.nats, "what is written depends on what was read"
+
+
+def test_a_separator_must_be_a_token(tmp_path: Path) -> None:
+    error = fail("train", "--dataset", PAIRS, "-o", "run", *small(model__name="hred"), code=2)
+    assert "model.name.separator='|' is no token of the source's dictionary" in error
 
 
 def test_a_dry_run_says_what_would_happen(tmp_path: Path) -> None:

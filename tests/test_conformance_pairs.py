@@ -21,6 +21,10 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
         )
     ),
     ("transformer", {"heads": 2}),
+    ("autoencoder", {"code_size": 5, "word_dropout": 0.3}),
+    ("variational-autoencoder", {"code_size": 5}),
+    ("hred", {}),
+    ("vhred", {"latent_size": 3}),
     ("transformer", {"heads": 4, "norm_first": False, "feedforward": 5}),
 ]
 

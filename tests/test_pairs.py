@@ -24,6 +24,8 @@ from rnnpipe.generation.beam import beam_search, take_rows
 from rnnpipe.generation.translate import Search, Side, Translator
 from rnnpipe.models.encoder_decoder import EncoderDecoder
 from rnnpipe.models.encoders import Embedding
+from rnnpipe.models.hierarchical import cut_turns
+from rnnpipe.models.latent import Annealing, Gaussian, divergence
 from rnnpipe.models.pair_model import PairParts
 from rnnpipe.models.recurrent import Recurrent
 from rnnpipe.plugins import full_registry
@@ -270,6 +272,37 @@ def test_any_cell_reads_and_writes(cell: str) -> None:
     assert math.isfinite(loss.item())
     gradient = model.source_encoder.weight.grad
     assert isinstance(gradient, Tensor) and bool(gradient.any()), "the source is read"
+
+
+# --- latent variables and turns ---
+
+
+def test_divergence_of_gaussians() -> None:
+    torch.manual_seed(0)
+    q, p = (Gaussian(torch.randn(3, 2).double(), torch.rand(3, 2).double() + 0.5) for _ in range(2))
+    normals = [torch.distributions.Normal(each.mean, each.variance.sqrt()) for each in (q, p)]
+    expected = torch.distributions.kl_divergence(*normals).sum()
+    torch.testing.assert_close(divergence(q, p), expected)
+    standard = Gaussian(torch.zeros(3, 2).double(), torch.ones(3, 2).double())
+    torch.testing.assert_close(divergence(q), divergence(q, standard))
+
+
+def test_annealing_counts_training_steps_and_is_saved() -> None:
+    annealing = Annealing(4)
+    weights = [float(annealing(torch.tensor(1.0))) for _ in range(6)]
+    assert weights == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    other = Annealing(4)
+    other.load_state_dict(annealing.state_dict())
+    assert int(other.steps) == 6
+    assert float(Annealing(0)(torch.tensor(3.0))) == 3.0
+
+
+@given(st.lists(st.lists(st.integers(1, 5), max_size=4), min_size=1, max_size=5))
+def test_a_dialogue_is_cut_into_its_turns(turns: list[list[int]]) -> None:
+    ids = [token for turn in turns for token in (*turn, 0)]
+    ids[-1] = 9  # the boundary ends the last turn
+    found = [turn.tolist() for turn in cut_turns(torch.tensor(ids), 0)]
+    assert found == [[*turn, 0] for turn in turns[:-1]] + [[*turns[-1], 9]]
 
 
 # --- outputs without a final state ---

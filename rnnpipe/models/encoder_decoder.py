@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rnnpipe.errors import UsageError
 from rnnpipe.models.attention import Attention
 from rnnpipe.models.base import last_outputs
-from rnnpipe.models.pair_model import Bridge, DecoderState, PairModel, PairParts, width_of
+from rnnpipe.models.pair_model import Bridge, DecoderState, PairModel, PairParts
 from rnnpipe.models.recurrent import Recurrent
 
 
@@ -39,7 +39,7 @@ class EncoderDecoder(PairModel):
     ) -> None:
         super().__init__(parts)
         half = (parts.hidden_size + 1) // 2 if bidirectional else None
-        self.encoder = parts.recur(width_of(self.source_encoder), half, bidirectional)
+        self.encoder = parts.recur(self.source_encoder_size, half, bidirectional)
         self.feeds = input_feeding
         self.decoder = parts.recur(self.embedding_size * (2 if input_feeding else 1), None, False)
         self.bridge = Bridge(self.encoder.output_size, self.decoder)

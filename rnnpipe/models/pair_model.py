@@ -61,6 +61,7 @@ class PairModel(Model):
             if not encoder(torch.zeros(1, 1, dtype=torch.int64)).is_floating_point():
                 raise UsageError("model.encoder=one-hot needs a size here, as in --set model.encoder.size=128.")
         self.embedding_size = width_of(self.target_encoder)
+        self.source_encoder_size = width_of(self.source_encoder)
         self.readout = nn.Linear(self.embedding_size, parts.target_size)
         if parts.tied:
             weight = getattr(self.target_encoder, "weight", None)

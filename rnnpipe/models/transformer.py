@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rnnpipe.errors import UsageError
-from rnnpipe.models.pair_model import DecoderState, PairModel, PairParts, width_of
+from rnnpipe.models.pair_model import DecoderState, PairModel, PairParts
 from rnnpipe.models.recurrent import Recurrent
 
 
@@ -51,7 +51,7 @@ class Transformer(PairModel):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
         size = self.embedding_size
-        self.widen_source = nn.Linear(width_of(self.source_encoder), width) if size != width else nn.Identity()
+        self.widen_source = nn.Linear(self.source_encoder_size, width) if size != width else nn.Identity()
         self.widen_target = nn.Linear(size, width) if size != width else nn.Identity()
         self.narrow = nn.Linear(width, size) if size != width else nn.Identity()
 

@@ -74,7 +74,7 @@ def build_sequence_model(config: Config, sizes: SequenceSizes) -> SequenceModel:
     return built
 
 
-def build_pair_model(config: Config, sizes: PairSizes, source: Vocabulary | None = None) -> PairModel:
+def build_pair_model(config: Config, sizes: PairSizes, source: Vocabulary) -> PairModel:
     """Return the model of pairs that a configuration and the sizes of both sides describe, drawn as others are.
 
     source: the dictionary in which a model may look its own tokens up.
@@ -83,12 +83,11 @@ def build_pair_model(config: Config, sizes: PairSizes, source: Vocabulary | None
     model = config.model
     name = named_model(config, "pairs")
     _check_reads(name, "pairs")
-    known = source.ids if source is not None else {}
     parts = PairParts(
         source_size=sizes.source_size,
         target_size=sizes.target_size,
         joint=sizes.joint,
-        source_id=known.get,
+        source_id=source.ids.get,
         embed=lambda size: registry.build("encoder", model.encoder.name, model.encoder.options, size),
         recur=lambda inputs, hidden, both: _build_recurrent(
             replace(config, model=replace(model, hidden_size=hidden or model.hidden_size, bidirectional=both)), inputs
@@ -160,10 +159,10 @@ def check_names(config: Config, sizes: SequenceSizes | None = None) -> None:
     resolve_numerics(config, model, sizes)
 
 
-def check_pair_names(config: Config, sizes: PairSizes) -> None:
+def check_pair_names(config: Config, sizes: PairSizes, source: Vocabulary) -> None:
     """Raise UsageError where `check_names` does, for a dataset of pairs."""
     check_training_names(config)
-    model = build_pair_model(config, sizes)
+    model = build_pair_model(config, sizes, source)
     build_optimizer(config.training.optimizer, model)
     resolve_pair_numerics(config, model, 1)
 

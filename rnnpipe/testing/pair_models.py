@@ -189,8 +189,8 @@ def dropout(subject: _Subject) -> str:
 
 
 def gradients(subject: _Subject) -> str:
-    """Every parameter gets a gradient that is not zero throughout."""
-    model = subject.build()
+    """Every parameter gets a gradient that is not zero throughout, in training."""
+    model = subject.build().train()
     features, extra = model(*_pairs(*SIZES[-1]))
     outputs = model.read_out(features).pow(2)
     return expect_every_gradient(model, outputs if extra is None else outputs + extra, "S=3, T=7, B=3")
