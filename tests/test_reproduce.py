@@ -28,6 +28,7 @@ from rnnpipe.training.trajectory import read_trajectory
 NAMES = [
     "binary-addition",
     "counting-ones",
+    "en-ja",
     "next-word",
     "sine-next",
     "sine-window",
@@ -76,7 +77,7 @@ def test_every_experiment_is_complete(name: str) -> None:
         assert first.runtime.seed == 0 and second.runtime.seed == 1
         for row in variant.rows:
             assert row.measure["kind"] in MEASURES
-        assert [row for row in variant.rows if row.target] or name == "next-word"
+        assert [row for row in variant.rows if row.target] or name in ("en-ja", "next-word")
 
 
 def test_a_seed_is_that_of_data_that_state_none() -> None:
@@ -261,8 +262,31 @@ def test_next_word(tmp_path: Path, corpora: Path) -> None:
         assert config["text"]["cleaner"] == "ascii-words"
 
 
+def test_en_ja(tmp_path: Path, corpora: Path) -> None:
+    """Every variant at reduced size, on pairs of our own under the names of the published ones."""
+    pairs = tmp_path / "pairs"
+    pairs.mkdir()
+    sides = [(corpora / f"harbour-phrases.{side}").read_text().splitlines(keepends=True) for side in ("en", "de")]
+    for ending, lines in zip(("en", "ja"), sides, strict=True):
+        for part, piece in (("train", lines[:400]), ("dev", lines[400:440]), ("test", lines[440:480])):
+            (pairs / f"{part}.{ending}").write_text("".join(piece))
+    small = ["max_seconds=0", "epochs=6", "batch_size=16", "optimizer.lr=0.01", "warmup_steps=20"]
+    words = [word for each in small for word in ("--set", f"training.{each}")]
+    words += ["--set", "model.hidden_size=32", "--set", "model.encoder.size=32"]
+    command = ("reproduce", "en-ja", "--improved", "--full", pairs, "-o", tmp_path / "out", *words)
+    assert "improved: show your own business . -> " in succeed(*command).out
+    (result,) = succeed(*command, "--json").json()
+    names = ["published", "improved-without-attention", "improved"]
+    assert [each["variant"] for each in result["variants"]] == [each["variant"] for each in result["translations"]]
+    assert [each["variant"] for each in result["variants"]] == names
+    assert result["variants"][-1]["rows"][1]["median"] > 15
+    assert "needs its data, with --full FOLDER. `rnnpipe corpus fetch small-parallel-enja`" in fail(
+        "reproduce", "en-ja", code=2
+    )
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "next-word"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("en-ja", "next-word")])
 def test_every_target_of_our_recipes_is_met(name: str, tmp_path: Path) -> None:
     """Whole, over three seeds: minutes."""
     found = run(name, "improved", tmp_path, seeds=3)
@@ -359,7 +383,7 @@ def test_the_likely_next_words(tmp_path: Path) -> None:
     [
         (("two-wieghts",), 2, "Did you mean 'two-weights'"),
         (("--all", "two-weights"), 2, "give names or --all, not both"),
-        (("two-weights", "--full", "x"), 2, "--full is for experiments on text"),
+        (("two-weights", "--full", "x"), 2, "--full is for one experiment on text"),
     ],
 )
 def test_wrong_usage(words: tuple[str, ...], code: int, message: str) -> None:

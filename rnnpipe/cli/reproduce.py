@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--all", "everything", is_flag=True, help="All experiments.")
 @click.option("--improved", is_flag=True, help="Our recipes as well.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings of each.")
-@click.option("--full", type=PATH, metavar="FOLDER", help="Texts for next-word in place of the built-in one.")
+@click.option("--full", type=PATH, metavar="FOLDER", help="Texts for next-word, or the pairs of en-ja.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change every training, as in training.*.")
 @click.option(
     "-o", "--output", type=PATH, default=Path("runs/reproduce"), show_default=True, help="Folder of the runs."
@@ -57,8 +57,10 @@ def command(
         _list(as_json)
         return
     experiments = [load_experiment(name) for name in names or experiment_names()]
-    if full is not None and not any(experiment.predict for experiment in experiments):
-        raise click.UsageError("--full is for experiments on text: next-word.")
+    if full is not None and [experiment.takes_texts for experiment in experiments].count(True) != 1:
+        raise click.UsageError("--full is for one experiment on text or pairs: next-word, or en-ja.")
+    if everything:
+        experiments = [each for each in experiments if full is not None or not each.needs_texts]
     report_quarantined(full_registry())
     results = []
     with stop_on_signals() as stop:
@@ -69,7 +71,7 @@ def command(
                     output / experiment.name,
                     seeds=seeds,
                     improved=improved,
-                    texts=str(full) if full is not None and experiment.predict else None,
+                    texts=str(full) if full is not None and experiment.takes_texts else None,
                     change=lambda config: complete(apply_settings(config, settings)) if settings else config,
                     callbacks=[stop],
                     should_stop=stop.asked,
@@ -83,7 +85,12 @@ def command(
             if not (as_json or markdown):
                 _print(result)
     if as_json:
-        print_json([{**result.to_json(), "predictions": _predictions(result)} for result in results])
+        print_json(
+            [
+                {**each.to_json(), "predictions": _predictions(each), "translations": _translations(each)}
+                for each in results
+            ]
+        )
     elif markdown:
         _print_markdown(results)
     else:
@@ -122,6 +129,8 @@ def _print(result: Result) -> None:
         if line["unknown"]:
             click.echo(f"    unknown to it: {', '.join(line['unknown'])}")
         print_table([(f"    {each['probability']:.4f}", each["token"]) for each in line["next"]])
+    for line in _translations(result):
+        click.echo(f"\n  {line['variant']}: {line['text']} -> {line['translation']}")
     if experiment.notes:
         click.echo(f"\n  {experiment.notes.strip()}")
 
@@ -160,6 +169,21 @@ def _predictions(result: Result) -> list[dict[str, Any]]:
         likely, _, unknown = open_run(found.seeds[0].folder).reader().next_tokens(text, 10)
         nexts = [{"token": token, "probability": share} for token, share in likely]
         lines.append({"variant": found.variant.name, "text": text, "unknown": unknown, "next": nexts})
+    return lines
+
+
+def _translations(result: Result) -> list[dict[str, str]]:
+    """Return the greedy translation of the experiment's text by the first seed of every variant."""
+    from rnnpipe.generation.translate import Search
+    from rnnpipe.pipeline.runs import open_pair_run
+
+    text = result.experiment.translate
+    lines = []
+    for found in result.variants if text is not None else ():
+        translator = open_pair_run(found.seeds[0].folder).translator()
+        translation = next(translator.translate([str(text)], Search(width=1)))
+        best = translation.candidates[0].text
+        lines.append({"variant": found.variant.name, "text": str(text), "translation": best})
     return lines
 
 

@@ -98,11 +98,15 @@ class PairRun:
     checkpoint: Checkpoint
 
     def translator(self) -> Translator:
-        """Return the model with the rules and dictionaries of both sides."""
+        """Return a model of these weights with the rules and dictionaries of both sides; the run keeps its own."""
         source, target = (
             Side(each, load_rules(each.rules.cleaner, each.rules.tokenizer)) for each in (self.source, self.target)
         )
-        return Translator(self.model, source, target, torch.device(self.numerics.device))
+        model = build_pair_model(self.config, _pair_sizes(self.source, self.target), self.source)
+        model.load_state_dict(self.model.state_dict())
+        for stack in model.recurrents():
+            stack.backend = self.numerics.backend
+        return Translator(model, source, target, torch.device(self.numerics.device))
 
 
 def open_run(folder: Path, *, device: str = "auto", which: str = "best", report: Report = no_report) -> Run:
@@ -188,10 +192,14 @@ def _open_sequence_run(folder: Path, config: Config, checkpoint: Checkpoint) -> 
 def _open_pair_run(folder: Path, config: Config, checkpoint: Checkpoint) -> PairRun:
     source = _dictionary(folder / DICTIONARY, checkpoint, "dictionary")
     target = _dictionary(folder / TARGET_DICTIONARY, checkpoint, "target_dictionary")
-    model = build_pair_model(config, PairSizes(source.size, target.size, source == target), source)
+    model = build_pair_model(config, _pair_sizes(source, target), source)
     _load_weights(folder, model, checkpoint)
     numerics, _ = resolve_pair_numerics(config, model, 1)
     return PairRun(folder, config, source, target, model, numerics, checkpoint)
+
+
+def _pair_sizes(source: Vocabulary, target: Vocabulary) -> PairSizes:
+    return PairSizes(source.size, target.size, source == target)
 
 
 def _dictionary(path: Path, checkpoint: Checkpoint, key: str) -> Vocabulary:

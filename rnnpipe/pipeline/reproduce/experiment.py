@@ -78,7 +78,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A reference experiment: its task, what was published, remarks, figures to draw, a text to predict behind."""
+    """A reference experiment: its task, what was published, remarks, figures to draw.
+
+    predict: a text behind which words are predicted. translate: a text that is translated.
+    """
 
     name: str
     task: str
@@ -86,7 +89,18 @@ class Experiment:
     notes: str
     figures: tuple[Figure, ...]
     predict: str | None
+    translate: str | None
     variants: tuple[Variant, ...]
+
+    @property
+    def takes_texts(self) -> bool:
+        """Say whether a folder of texts, or of files of pairs, can be given to it."""
+        return self.predict is not None or self.translate is not None
+
+    @property
+    def needs_texts(self) -> bool:
+        """Say whether there is nothing to train on unless it is given one."""
+        return all(variant.texts == "given" for variant in self.variants)
 
 
 def experiment_names() -> list[str]:
@@ -117,9 +131,10 @@ def read_experiment(path: Path) -> Experiment:
             "notes": str,
             "figures": tuple[Figure, ...],
             "predict": str,
+            "translate": str,
             "variant": list[dict[str, Any]],
         },
-        {"notes": "", "figures": (), "predict": None},
+        {"notes": "", "figures": (), "predict": None, "translate": None},
         str(path),
     )
     variants: dict[str, Variant] = {}

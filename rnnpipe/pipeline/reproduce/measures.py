@@ -7,7 +7,8 @@ sequences of each length. dataset {figure, options}: on the test part of the dat
 largest |output - target| / |target|. output {inputs, truth?}: the last output behind some inputs, or its error.
 forecast {prefix, steps}: the largest error of a closed loop. training-loss {step}, steps, epochs: from the training.
 weight {name}: a parameter that is one number. perplexity, n-grams {n}, share-of-n-grams {n}: of the test
-text, the network's, that of Kneser-Ney n-grams, and the one divided by the other.
+text, the network's, that of Kneser-Ney n-grams, and the one divided by the other. bleu {beam, max_length?},
+target-perplexity: of the test part of pairs.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ import torch
 from rnnpipe.data.base import Sequences
 from rnnpipe.data.kneser_ney import KneserNey
 from rnnpipe.errors import InputError, unknown_name
+from rnnpipe.generation.translate import Search
 from rnnpipe.options import bind_options
 from rnnpipe.pipeline.evaluate import Evaluation, evaluate_run
+from rnnpipe.pipeline.evaluate_pairs import PairEvaluation, evaluate_pairs
 from rnnpipe.pipeline.evaluate_sequences import SequenceEvaluation, evaluate_lengths, evaluate_sequences, measure
 from rnnpipe.pipeline.forecast import forecast_series
 from rnnpipe.pipeline.kind import build_dataset
-from rnnpipe.pipeline.runs import Run, SequenceRun, open_any_run, run_tokens
+from rnnpipe.pipeline.runs import PairRun, Run, SequenceRun, open_any_run, run_tokens
 from rnnpipe.text.rules import Named
 from rnnpipe.training.metrics import read_metrics
 from rnnpipe.training.sequence_objective import run_sequences
@@ -47,20 +50,33 @@ class Trained:
 
     @property
     def sequences(self) -> SequenceRun:
-        """Return the run of sequences; raise InputError if it is one of text."""
+        """Return the run of sequences; raise InputError if it is another one."""
         if not isinstance(self.run, SequenceRun):
-            raise InputError(f"{self.folder}: is no run of sequences; what is to be measured needs one.")
+            raise self._wrong("sequences")
         return self.run
 
     @property
     def text(self) -> Run:
-        """Return the run of text; raise InputError if it is one of sequences."""
+        """Return the run of text; raise InputError if it is another one."""
         if not isinstance(self.run, Run):
-            raise InputError(f"{self.folder}: is no run of text; what is to be measured needs one.")
+            raise self._wrong("text")
         return self.run
 
-    def evaluate(self) -> SequenceEvaluation | Evaluation:
+    @property
+    def pairs(self) -> PairRun:
+        """Return the run of pairs; raise InputError if it is another one."""
+        if not isinstance(self.run, PairRun):
+            raise self._wrong("pairs")
+        return self.run
+
+    def _wrong(self, wanted: str) -> InputError:
+        kind = {Run: "text", SequenceRun: "sequences", PairRun: "pairs"}[type(self.run)]
+        return InputError(f"{self.folder}: is a run of {kind}; what is to be measured needs one of {wanted}.")
+
+    def evaluate(self) -> SequenceEvaluation | Evaluation | PairEvaluation:
         """Return the evaluation of the part that the experiment is evaluated on."""
+        if isinstance(self.run, PairRun):
+            return evaluate_pairs(self.run, self.part)
         if isinstance(self.run, SequenceRun):
             return evaluate_sequences(self.run, self.part)
         return evaluate_run(self.text, window=self.text.config.training.evaluation_window)
@@ -204,6 +220,17 @@ def n_grams(trained: Trained, *, n: int) -> float:
     return float(np.exp(-model.log_probabilities(tokens.part(part).tokens)[1:].mean()))
 
 
+def bleu(trained: Trained, *, beam: int, max_length: int = 60) -> float:
+    """Return the BLEU of the translations of the test part, its words as they stand."""
+    search = Search(width=beam, max_length=max_length)
+    return evaluate_pairs(trained.pairs, trained.part, metrics=["bleu"], search=search).scores[0].value
+
+
+def target_perplexity(trained: Trained) -> float:
+    """Return the perplexity a target token of the test part."""
+    return evaluate_pairs(trained.pairs, trained.part).loss.perplexity
+
+
 MEASURES: dict[str, Callable[..., float]] = {
     "evaluation": evaluation,
     "lengths": lengths,
@@ -219,4 +246,6 @@ MEASURES: dict[str, Callable[..., float]] = {
     "perplexity": perplexity,
     "n-grams": n_grams,
     "share-of-n-grams": share_of_n_grams,
+    "bleu": bleu,
+    "target-perplexity": target_perplexity,
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnpipe.config import Config, config_from_table
-from rnnpipe.errors import Interrupted
+from rnnpipe.errors import Interrupted, UsageError
 from rnnpipe.options import list_options
 from rnnpipe.pipeline.common import Report, no_report
 from rnnpipe.pipeline.complete import complete
@@ -114,8 +114,11 @@ def reproduce(
     """Train an experiment's published variants, and with `improved` ours, and measure their rows.
 
     Each run is a run folder below `folder`, VARIANT-SEED; one that is there and finished is not trained again. texts: a
-    folder of texts that takes the place of an experiment's own text. change: made to every configuration.
+    folder of texts that takes the place of an experiment's own text, or of files of pairs. change: made to every
+    configuration. Raises UsageError for an experiment that needs such a folder and is given none.
     """
+    if texts is None and experiment.needs_texts:
+        raise UsageError(f"experiment '{experiment.name}' needs its data, with --full FOLDER.{_one_line(experiment)}")
     found = []
     for variant in experiment.variants:
         if (variant.improved and not improved) or variant.texts == ("built-in" if texts else "given"):
@@ -133,11 +136,18 @@ def reproduce(
     return Result(experiment, found)
 
 
+def _one_line(experiment: Experiment) -> str:
+    """Return the first sentence of an experiment's notes, with a blank in front."""
+    return f" {experiment.notes.strip().partition('. ')[0]}." if experiment.notes else ""
+
+
 def variant_config(experiment: Experiment, variant: Variant, seed: int, texts: str | None = None) -> Config:
     """Return a variant's configuration for a seed: that of training, and of its data where they state none."""
     config = config_from_table(variant.config, f"experiment '{experiment.name}', variant '{variant.name}'")
     named = config.data.dataset
-    if texts is not None:
+    if texts is not None and "folder" in named.options:
+        named = Named(named.name, {**named.options, "folder": str(Path(texts).absolute())})
+    elif texts is not None:
         split = named.options.get("split", "8:1:1")
         named = Named("text-files", {"inputs": [str(Path(texts).absolute())], "split": split})
     factory = text_registry().get("dataset", named.name)
@@ -168,7 +178,7 @@ def medians(found: VariantResult) -> dict[str, float]:
     columns: dict[str, list[float]] = {"seconds": [result.seconds for result in found.seeds]}
     for result in found.seeds:
         evaluation = result.evaluation
-        if "overlap" not in evaluation:
+        if "baselines" not in evaluation:  # it is one of text or of pairs
             continue
         columns.setdefault("overlap", []).append(evaluation["overlap"]["share"])
         columns.setdefault("loss", []).append(evaluation["loss"])
