@@ -66,7 +66,9 @@ class _Subject:
     factory: Any
     options: Mapping[str, Any]
     outputs: ClassVar[str] = "logits"
-    sizes_of_dropout: ClassVar[tuple[tuple[int, int], ...]] = SIZES
+    axes: ClassVar[str] = "T, B"
+    sizes: ClassVar[tuple[tuple[int, ...], ...]] = SIZES
+    sizes_of_dropout: ClassVar[tuple[tuple[int, ...], ...]] = SIZES
 
     def build(self, *, seed: int = 0, **supplied: Any) -> LanguageModel:
         """Return a small model in float64, in evaluation mode, its parts as the pipeline gives them."""
@@ -79,9 +81,9 @@ class _Subject:
             raise Failure("a torch module", describe(built), ", ".join(f"{name}={v}" for name, v in given.items()))
         return built.double().eval()
 
-    def inputs(self, T: int, B: int) -> Tensor:
+    def inputs(self, *size: int) -> tuple[Tensor]:
         """Return ids [T, B]."""
-        return _ids(T, B)
+        return (_ids(*size),)
 
 
 def _ids(T: int, B: int) -> Tensor:

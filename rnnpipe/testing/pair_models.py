@@ -6,23 +6,21 @@ Shapes: S source tokens, T target tokens, B pairs, V ids of the target.
 from __future__ import annotations
 
 import inspect
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rnnpipe.models.encoders import Embedding
 from rnnpipe.models.pair_model import PairModel, PairParts
 from rnnpipe.models.recurrent import Recurrent
-from rnnpipe.testing.modules import expect_every_gradient, expect_same_parameters
+from rnnpipe.testing.any_model import determinism, dropout, save_and_load
+from rnnpipe.testing.modules import expect_every_gradient
 from rnnpipe.testing.report import Check, Failure
-from rnnpipe.testing.tensors import describe, expect_near, expect_same, expect_shape
+from rnnpipe.testing.tensors import describe, expect_near, expect_shape
 from rnnpipe.testing.things import attempt, build, in_order, require_reachable, seeded, seeded_check
-from rnnpipe.training.checkpoints import load_checkpoint, save_checkpoint
 
 SOURCE, V = 9, 11  # ids of each side; the last but one is the boundary
 SIZES = ((1, 1, 1), (4, 2, 3), (3, 7, 3))  # S, T, B
@@ -57,6 +55,10 @@ class _Subject:
 
     factory: Any
     options: Mapping[str, Any]
+    outputs: ClassVar[str] = "features"
+    axes: ClassVar[str] = "S, T, B"
+    sizes: ClassVar[tuple[tuple[int, ...], ...]] = SIZES
+    sizes_of_dropout: ClassVar[tuple[tuple[int, ...], ...]] = SIZES[1:]
 
     def build(self, *, seed: int = 0, dropout: float = 0.0, tied: bool = False, joint: bool = False) -> PairModel:
         """Return a small model in float64, in evaluation mode, its parts as the pipeline gives them."""
@@ -77,6 +79,10 @@ class _Subject:
         if not isinstance(built, PairModel):
             raise Failure("a PairModel", describe(built), f"tied={tied}, joint={joint}")
         return built.double().eval()
+
+    def inputs(self, *size: int) -> tuple[Tensor, ...]:
+        """Return sources, their lengths, and targets."""
+        return _pairs(*size)
 
 
 def _pairs(S: int, T: int, B: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -151,59 +157,9 @@ def padding(subject: _Subject) -> str:
     return f"largest difference {largest:.1e}"
 
 
-def _features(model: nn.Module, size: tuple[int, int, int]) -> Tensor:
-    features: Tensor = model(*_pairs(*size))[0]
-    return features
-
-
-def determinism(subject: _Subject) -> str:
-    """The same seed gives the same parameters, the same input the same bits; in training too, under a seed."""
-    expect_same_parameters(subject.build, "from seed 0")
-    model = subject.build(dropout=0.5)
-    for size in SIZES:
-        for training in (False, True):
-            outputs = []
-            for _ in range(2):
-                if training:
-                    torch.manual_seed(0)
-                outputs.append(_features(model.train(training), size))
-            mode = "training, from the same seed" if training else "evaluation"
-            expect_same([("features", outputs[0], outputs[1])], "those of the first time", f"S, T, B = {size}, {mode}")
-    return "the same bits, parameters and features"
-
-
-def dropout(subject: _Subject) -> str:
-    """Dropout changes the features in training and not in evaluation."""
-    plain, dropping = subject.build(), subject.build(dropout=0.5)
-    dropping.load_state_dict(plain.state_dict())
-    for size in SIZES[1:]:
-        with torch.no_grad():
-            features = _features(plain, size)
-            evaluated = _features(dropping.eval(), size)
-            trained = _features(dropping.train(), size)
-        case = f"dropout=0.5, S, T, B = {size}"
-        expect_same([("features in evaluation", evaluated, features)], "those without dropout", case)
-        if torch.equal(trained, features):
-            raise Failure("other features in training than in evaluation", "the same", case)
-    return "on in training, off in evaluation"
-
-
 def gradients(subject: _Subject) -> str:
     """Every parameter gets a gradient that is not zero throughout, in training."""
     model = subject.build().train()
     features, extra = model(*_pairs(*SIZES[-1]))
     outputs = model.read_out(features).pow(2)
     return expect_every_gradient(model, outputs if extra is None else outputs + extra, "S=3, T=7, B=3")
-
-
-def save_and_load(subject: _Subject) -> str:
-    """A checkpoint loaded into a model of another seed gives the same bits."""
-    model, other = subject.build(), subject.build(seed=1)
-    with tempfile.TemporaryDirectory() as folder:
-        weights = load_checkpoint(save_checkpoint(Path(folder), 1, model.state_dict(), (), {})).weights()
-    other.load_state_dict(weights)
-    for size in SIZES:
-        with torch.no_grad():
-            ours, expected = _features(other, size), _features(model, size)
-        expect_same([("features", ours, expected)], "those of the saved model", f"S, T, B = {size}")
-    return f"the same bits from {len(weights)} tensors"

@@ -54,7 +54,9 @@ class _Subject:
     factory: Any
     options: Mapping[str, Any]
     outputs: ClassVar[str] = "outputs"
-    sizes_of_dropout: ClassVar[tuple[tuple[int, int], ...]] = SIZES[1:]  # one timestep may by chance be kept whole
+    axes: ClassVar[str] = "T, B"
+    sizes: ClassVar[tuple[tuple[int, ...], ...]] = SIZES
+    sizes_of_dropout: ClassVar[tuple[tuple[int, ...], ...]] = SIZES[1:]  # one timestep may by chance be kept whole
 
     def build(self, *, seed: int = 0, dropout: float = 0.0, target: str = "every") -> SequenceModel:
         """Return a small model in float64, in evaluation mode, its parts as the pipeline gives them."""
@@ -67,9 +69,13 @@ class _Subject:
             raise Failure("a torch module", describe(built), f"target={target}, dropout={dropout}")
         return built.double().eval()
 
-    def inputs(self, T: int, B: int) -> Tensor:
+    def inputs(self, *size: int) -> tuple[Tensor]:
         """Return numbers [T, B, I]."""
-        return torch.randn(T, B, I, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        return (_numbers(*size),)
+
+
+def _numbers(T: int, B: int) -> Tensor:
+    return torch.randn(T, B, I, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 def contract(subject: _Subject) -> str:
@@ -92,9 +98,9 @@ def shapes(subject: _Subject) -> str:
             case = f"target={target}, T={T}, B={B}"
             shape = (T, B, O) if target == "every" else (B, O)
             with torch.no_grad(), attempt("outputs and a state to go on from", case):
-                outputs, state = model(subject.inputs(T, B))
+                outputs, state = model(_numbers(T, B))
                 expect_shape("outputs", outputs, shape, torch.float64, case)
-                outputs, _ = model(subject.inputs(T, B), state)
+                outputs, _ = model(_numbers(T, B), state)
             expect_shape("outputs from a carried state", outputs, shape, torch.float64, case)
     return f"outputs [T, B, {O}] and [B, {O}] over {len(SIZES)} sizes"
 
@@ -107,7 +113,7 @@ def lengths(subject: _Subject) -> str:
         for T, B in SIZES:
             valid = torch.arange(B) % T + 1
             case = f"target={target}, T={T}, B={B}, lengths {valid.tolist()}"
-            x = subject.inputs(T, B)
+            x = _numbers(T, B)
             with torch.no_grad(), attempt("outputs of padded sequences", case):
                 outputs, _ = model(x, lengths=valid)
                 pairs = []
@@ -123,7 +129,7 @@ def carried_state(subject: _Subject) -> str:
     """A sequence in two pieces, the state carried between them, gives the outputs of one pass."""
     model, largest = subject.build(), 0.0
     for T, B in SIZES[1:]:
-        x, case = subject.inputs(T, B), f"T={T}, B={B}, cut at 1"
+        x, case = _numbers(T, B), f"T={T}, B={B}, cut at 1"
         with torch.no_grad(), attempt("two calls with the state between them", case):
             whole, _ = model(x)
             first, between = model(x[:1])
