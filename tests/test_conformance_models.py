@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from rnnpipe.models.encoders import Embedding
 from rnnpipe.models.language_model import LanguageModel
@@ -80,6 +81,18 @@ class StepsAside(Model):
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         logits, state = super().step(tokens, state)
         return 1.001 * logits, state
+
+
+class BatchBehind(Model):
+    """Has the batch as the last axis of its state."""
+
+    def prime(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Any]:
+        logits, state = super().prime(ids, lengths)
+        return logits, tree_map(lambda leaf: leaf.movedim(0, -1), state)
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        logits, state = super().step(tokens, tree_map(lambda leaf: leaf.movedim(-1, 0), state))
+        return logits, tree_map(lambda leaf: leaf.movedim(0, -1), state)
 
 
 class ReadsPadding(Model):
@@ -281,6 +294,7 @@ WRONG: dict[str, dict[str, Any]] = {
         "shapes": Squeezed,
         "carried state": Forgets,
         "prime and step": StepsAside,
+        "rows of the state": BatchBehind,
         "windows": ReadsPadding,
         "tied readout": Untied,
         "determinism": UnfilledModel,
@@ -349,7 +363,7 @@ def test_a_wrong_one_is_caught(kind: str, check: str) -> None:
         (
             check_model,
             Idle,
-            "model 'Idle' fails 1 of 10 checks:\n  gradients: expected a gradient of idle; received none",
+            "model 'Idle' fails 1 of 11 checks:\n  gradients: expected a gradient of idle; received none",
         ),
         (
             check_model,

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnpipe.errors import UsageError
-from rnnpipe.generation.generate import Prompt, Reader
+from rnnpipe.generation.generate import Reader
+from rnnpipe.generation.prompts import Prompt
 from rnnpipe.generation.samplers import Greedy, Rows, Sampler, Temperature, TopK, TopP, draw, uniform
 from rnnpipe.models.encoders import Embedding
 from rnnpipe.models.language_model import LanguageModel

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "models": {"backends", "cells", "options", "plugins"},
     "runtime": set(),
     "training": {"config", "data", "models", "runtime"},
-    "generation": {"models", "runtime", "text"},
+    "generation": {"backends", "models", "runtime", "text"},
     "experiments": set(),
     "scaffold": set(),
     "plots": set(),

@@ -15,7 +15,7 @@ from rnnpipe.cli import say
 from rnnpipe.cli.common import PATH, check_text, device_option, named, report_quarantined
 
 if TYPE_CHECKING:
-    from rnnpipe.generation.generate import Generated, Prompt
+    from rnnpipe.generation.prompts import Generated, Prompt
     from rnnpipe.generation.samplers import Sampler
 
 
@@ -91,7 +91,7 @@ def _read_prompts(
     prompts: tuple[str, ...], source: Path | None, jsonl: bool, number: int, seed: int
 ) -> Iterator[Prompt]:
     """Yield the prompts, each `number` times; the k-th text of all is keyed by k, so it can be drawn again alone."""
-    from rnnpipe.generation.generate import Prompt
+    from rnnpipe.generation.prompts import Prompt
 
     count = 0
     for line, record in enumerate(_read_records(prompts, source, jsonl), 1):

@@ -348,7 +348,7 @@ def _tell_pairs(outcome: Outcome, folder: Path) -> None:
 
 def _sample(folder: Path) -> str:
     """Return a text of the run's own making, from an empty prompt."""
-    from rnnpipe.generation.generate import Prompt
+    from rnnpipe.generation.prompts import Prompt
     from rnnpipe.generation.samplers import Temperature
     from rnnpipe.pipeline.runs import open_run
 

@@ -1,48 +1,22 @@
-"""Batches of prompts in, continuations out, in input order."""
+"""A trained language model of torch, opened for reading: likely next tokens, continuations of prompts."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor
 
-from rnnpipe.generation.samplers import Rows, Sampler, draw
+from rnnpipe.generation.engine import Drawing, Engine
+from rnnpipe.generation.prompts import Generated, Prompt, continue_prompts
+from rnnpipe.generation.samplers import Sampler
+from rnnpipe.generation.torch_network import TorchNetwork
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.runtime import autocast
 from rnnpipe.text.rules import Rules
 from rnnpipe.text.vocabulary import Vocabulary
 
 BATCH_ROWS = 64
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A text to continue. `number` and `seed` key its random numbers; `id` is the caller's name for it."""
-
-    id: str
-    text: str
-    number: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Generated:
-    """A continuation: its tokens and text, its log-probability in nats under the model, and why it ended.
-
-    `unknown` are the words of the prompt that the vocabulary does not have; `log_probability` is of the model's own
-    distribution, before any sampler.
-    """
-
-    prompt: Prompt
-    tokens: tuple[str, ...]
-    text: str
-    log_probability: float
-    finish: str  # "length" or "document"
-    unknown: tuple[str, ...]
 
 
 class Reader:
@@ -87,62 +61,14 @@ class Reader:
     def generate(
         self, prompts: Iterable[Prompt], samplers: Sequence[Sampler], max_tokens: int, *, allow_unknown: bool = False
     ) -> Iterator[Generated]:
-        """Yield a continuation for each prompt, in order, `BATCH_ROWS` prompts at a time.
+        """Yield a continuation for each prompt, in order, `BATCH_ROWS` at a time.
 
-        A continuation ends with the document (its boundary is drawn) or after `max_tokens`. The unknown token is never
-        drawn unless `allow_unknown`.
+        A continuation ends with the document (its boundary is drawn) or after `max_tokens`, and the next prompt takes
+        its row at once. The unknown token is never drawn unless `allow_unknown`.
         """
-        iterator = iter(prompts)
-        while batch := list(islice(iterator, BATCH_ROWS)):
-            yield from self._generate_batch(batch, samplers, max_tokens, allow_unknown)
+        drawing = Drawing(tuple(samplers), () if allow_unknown else (self.vocabulary.unk_id,))
+        return continue_prompts(self.engine(BATCH_ROWS), self.vocabulary, self.rules, prompts, drawing, max_tokens)
 
-    @torch.inference_mode()
-    def _generate_batch(
-        self, prompts: Sequence[Prompt], samplers: Sequence[Sampler], max_tokens: int, allow_unknown: bool
-    ) -> list[Generated]:
-        vocabulary = self.vocabulary
-        tokenized = [self.tokenize(prompt.text) for prompt in prompts]
-        logits, state = self.prime(tokenized)
-        seeds = torch.tensor([prompt.seed for prompt in prompts], device=self.device)
-        numbers = torch.tensor([prompt.number for prompt in prompts], device=self.device)
-        ended = torch.zeros(len(prompts), dtype=torch.bool, device=self.device)
-        scores = torch.zeros(len(prompts), dtype=torch.float64, device=self.device)
-        drawn = []
-        for position in range(max_tokens):
-            log_shares = logits.log_softmax(-1)
-            adjusted = (
-                logits
-                if allow_unknown
-                else logits.index_fill(-1, torch.tensor([vocabulary.unk_id], device=self.device), -math.inf)
-            )
-            rows = Rows(seeds, numbers, torch.full_like(numbers, position))
-            for sampler in samplers:
-                adjusted = sampler.adjust(adjusted, rows)
-            tokens = draw(adjusted, rows)
-            drawn.append(torch.where(ended, vocabulary.doc_id, tokens))
-            scores += torch.where(ended, 0.0, log_shares.gather(-1, tokens[:, None])[:, 0])
-            ended = ended | (tokens == vocabulary.doc_id)
-            if bool(ended.all()) or position == max_tokens - 1:
-                break
-            with autocast(self.device, self.precision):
-                step_logits, state = self.model.step(tokens, state)
-            logits = step_logits.double()
-        table = torch.stack(drawn, 1).tolist() if drawn else [[] for _ in prompts]
-        return [
-            self._finish(prompt, words, ids, score)
-            for prompt, words, ids, score in zip(prompts, tokenized, table, scores.tolist(), strict=True)
-        ]
-
-    def _finish(self, prompt: Prompt, words: Sequence[str], ids: Sequence[int], score: float) -> Generated:
-        vocabulary = self.vocabulary
-        at_end = vocabulary.doc_id in ids
-        kept = ids[: list(ids).index(vocabulary.doc_id)] if at_end else ids
-        tokens = tuple(vocabulary.token(token_id) for token_id in kept)
-        return Generated(
-            prompt=prompt,
-            tokens=tokens,
-            text=self.rules.tokenizer.join(tokens),
-            log_probability=score,
-            finish="document" if at_end else "length",
-            unknown=tuple(dict.fromkeys(word for word in words if word not in vocabulary.ids)),
-        )
+    def engine(self, rows: int) -> Engine:
+        """Return an engine of so many rows for this model."""
+        return Engine(TorchNetwork(self.model, self.vocabulary.doc_id, self.device, self.precision), rows)

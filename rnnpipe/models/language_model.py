@@ -91,7 +91,7 @@ class LanguageModel(Model):
     def prime(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, GenerationState]:
         """Read prompts: return the logits [B, V] behind each prompt's last token and the state there.
 
-        ids: [T, B], padded behind; lengths: [B], at least 1.
+        ids: [T, B], padded behind; lengths: [B], at least 1. Every leaf of the state has the batch as axis 0.
         """
         if self.window is not None:
             recent = self._last_tokens(ids, lengths)
@@ -106,22 +106,22 @@ class LanguageModel(Model):
         if self.window is None:
             y, following = self.recurrent(self.encoder(tokens[None]), state)
             return self.read_out(y[0]), following
-        ids, lengths = state
-        assert isinstance(ids, Tensor) and isinstance(lengths, Tensor)
+        recent, lengths = state
+        assert isinstance(recent, Tensor) and isinstance(lengths, Tensor)
         full = lengths == self.window
-        ids = torch.where(full, ids.roll(-1, 0), ids)
+        recent = torch.where(full[:, None], recent.roll(-1, 1), recent)
         lengths = torch.where(full, lengths, lengths + 1)
-        ids[lengths - 1, torch.arange(len(tokens), device=ids.device)] = tokens
-        return self._from_window(ids, lengths), (ids, lengths)
+        recent = recent.scatter(1, lengths[:, None] - 1, tokens[:, None])
+        return self._from_window(recent, lengths), (recent, lengths)
 
     def _last_tokens(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last `window` tokens of each prompt, [window, B], and how many there are."""
+        """Return the last `window` tokens of each prompt, [B, window], and how many there are."""
         assert self.window is not None
         kept = lengths.clamp(max=self.window)
         steps = torch.arange(self.window, device=ids.device)[:, None]
         index = (lengths - kept + steps).clamp(max=ids.shape[0] - 1)
-        return ids.gather(0, index), kept
+        return ids.gather(0, index).t(), kept
 
-    def _from_window(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        logits: Tensor = self(ids, lengths=lengths)[0]
+    def _from_window(self, recent: Tensor, lengths: Tensor) -> Tensor:
+        logits: Tensor = self(recent.t(), lengths=lengths)[0]
         return logits

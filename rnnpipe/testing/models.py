@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from rnnpipe.errors import UsageError
 from rnnpipe.models.base import Model
@@ -46,6 +47,7 @@ def checks(thing: Any, options: Mapping[str, Any]) -> list[Check]:
         "shapes": shapes,
         "carried state": carried_state,
         "prime and step": prime_and_step,
+        "rows of the state": rows_of_the_state,
         "windows": windows,
         "tied readout": tied_readout,
         "determinism": determinism,
@@ -166,6 +168,21 @@ def _generate_beside_forward(model: LanguageModel, T: int, B: int) -> float:
                 expected = _behind(model, text[: length + steps])
                 pairs.append((f"logits of row {row} after {steps} steps", logits[row], expected))
     return expect_near(pairs, "those of forward over that text alone", case)
+
+
+def rows_of_the_state(subject: _Subject) -> str:
+    """Every leaf of the state behind `prime` has the batch as axis 0: rows picked from it go on as they would have."""
+    largest, picked = 0.0, torch.tensor([2, 0])
+    for window in (None, 3):
+        model, case = subject.build(window=window), f"window={window}, T=7, B=3, rows 2 and 0"
+        tokens = torch.arange(3) % V
+        with torch.no_grad(), attempt("prime, then step with some of the rows", case):
+            _, state = model.prime(_ids(7, 3), torch.tensor([7, 2, 4]))
+            whole, _ = model.step(tokens, state)
+            rows = tree_map(lambda leaf: leaf.index_select(0, picked), state)
+            some, _ = model.step(tokens[picked], rows)
+        largest = max(largest, expect_near([("logits", some, whole[picked])], "those beside the other row", case))
+    return f"largest difference {largest:.1e}, with and without a window"
 
 
 def _behind(model: LanguageModel, text: Tensor) -> Tensor:
