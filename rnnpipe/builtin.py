@@ -140,10 +140,17 @@ def register_optimizers() -> dict[str, str]:
 @hookimpl
 def register_samplers() -> dict[str, str]:
     return {
+        "forbid": "rnnpipe.generation.steering:Forbid",
         "greedy": "rnnpipe.generation.samplers:Greedy",
+        "min-length": "rnnpipe.generation.steering:MinLength",
+        "min-p": "rnnpipe.generation.truncation:MinP",
+        "pattern": "rnnpipe.generation.constraints:Pattern",
+        "prefix": "rnnpipe.generation.constraints:Prefix",
+        "repetition-penalty": "rnnpipe.generation.steering:RepetitionPenalty",
         "temperature": "rnnpipe.generation.samplers:Temperature",
-        "top-k": "rnnpipe.generation.samplers:TopK",
-        "top-p": "rnnpipe.generation.samplers:TopP",
+        "top-k": "rnnpipe.generation.truncation:TopK",
+        "top-p": "rnnpipe.generation.truncation:TopP",
+        "typical": "rnnpipe.generation.truncation:Typical",
     }
 
 

@@ -7,6 +7,7 @@ A plugin is named by a string, or by a table of its name and options: `cell = "l
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 import types
 import typing
@@ -162,12 +163,18 @@ def apply_settings(config: Config, settings: Iterable[str]) -> Config:
 
 
 def plugin_from_text(text: str) -> Named:
-    """Return the name and options in `NAME` or `NAME:key=value,key=value`, the form for command-line options."""
+    """Return the name and options in `NAME` or `NAME:key=value,key=value`, the form for command-line options.
+
+    A comma belongs to a value unless a key and `=` stand behind it.
+    """
     name, _, options = text.partition(":")
-    words = list(filter(None, options.split(",")))
+    words = list(filter(None, _NEXT_OPTION.split(options)))
     if not name or not all("=" in word for word in words):
         raise UsageError(f"'{text}': expected NAME or NAME:key=value,key=value.")
     return Named(name, options_from_text(words))
+
+
+_NEXT_OPTION = re.compile(r",(?=[A-Za-z_][A-Za-z_0-9]*=)")
 
 
 def options_from_text(words: Iterable[str]) -> dict[str, Any]:
@@ -413,6 +420,7 @@ def _check_numerics(numerics: Mapping[str, Any], source: str) -> None:
         "torch": str,
         "processor": str,
         "elementwise": Literal["compiled", "plain"],
+        "row_tile": int,
     }
     for name, value in numerics.items():
         if name not in accepted:
@@ -421,5 +429,6 @@ def _check_numerics(numerics: Mapping[str, Any], source: str) -> None:
                 f"Accepted: {', '.join(sorted(accepted))}."
             )
         convert(value, accepted[name], f"{source}: numerics.{name}")
-    if numerics.get("threads", 1) < 1:
-        raise UsageError(f"{source}: numerics.threads={numerics['threads']!r} is not accepted; it takes 1 or more.")
+    for name in ("threads", "row_tile"):
+        if numerics.get(name, 1) < 1:
+            raise UsageError(f"{source}: numerics.{name}={numerics[name]!r} is not accepted; it takes 1 or more.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -16,6 +17,7 @@ import os
 import re
 import shutil
 import stat
+import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ JSON_VALUES = 1 << 22
 TOML_BYTES = 1 << 20
 LINE_BYTES = 1 << 24  # of a file that is read line by line
 _TOML_DOTS = 200
+_FORCE_SECONDS = 5.0
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]+)\.(?P<kind>tmp|aside)")
 _SEAL = re.compile(rb',\n  "sha256": "([0-9a-f]{64})"\n}\n\Z')
@@ -123,6 +126,59 @@ def _name_file(error: BaseException, path: Path) -> None:
     """Say in an OSError which file it is about; a failed write (a full disk, a quota) does not say it itself."""
     if isinstance(error, OSError) and error.filename is None and error.errno is not None:
         error.filename = str(path)
+
+
+class Lines:
+    """A file that lines are appended to, each whole or, where a disk is full or power fails, cut off by the next."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+        self._forced = time.monotonic()
+
+    def write(self, line: bytes) -> None:
+        """Append a line with its end. At least every `_FORCE_SECONDS` what was written is forced to the disk."""
+        while line:  # a disk that is nearly full takes a part and fails at the rest
+            line = line[self._file.write(line) :]
+        if time.monotonic() > self._forced + _FORCE_SECONDS:
+            os.fsync(self._file.fileno())
+            self._forced = time.monotonic()
+
+
+@contextlib.contextmanager
+def appended_lines(path: Path) -> Iterator[Lines]:
+    """Open a file, which may be there already, to append lines to; a last line without an end is cut off.
+
+    Raises InputError if another process is appending to it.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no ordinary file; name a file to write to.")
+    make_directory(path.parent)
+    with path.open("a+b", buffering=0) as file:
+        try:
+            _lock(file.fileno(), path)
+            file.truncate(_whole_lines(file))
+            fsync_path(path.parent)
+            try:
+                yield Lines(file)
+            finally:
+                os.fsync(file.fileno())
+        except OSError as error:
+            _name_file(error, path)
+            raise
+
+
+def _whole_lines(file: io.FileIO) -> int:
+    """Return the length of a file up to its last line end."""
+    stop = file.seek(0, os.SEEK_END)
+    while stop:
+        start = max(0, stop - (1 << 16))
+        file.seek(start)
+        place = file.read(stop - start).rfind(b"\n")
+        if place >= 0:
+            return start + place + 1
+        stop = start
+    return 0
 
 
 def write_bytes(path: Path, data: bytes) -> None:

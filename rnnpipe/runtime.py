@@ -13,12 +13,17 @@ import torch
 
 from rnnpipe.errors import UsageError
 
+# Rows that generation computes together are rounded up to a multiple: float32 products of another number of rows run in
+# other kernels, which add in another order.
+ROW_TILE = 8
+
 
 @dataclass(frozen=True)
 class Numerics:
     """What decides the bits of a run: the record under `[numerics]`.
 
     elementwise: "compiled" or "plain", how a backend that has the choice runs what is elementwise in training.
+    row_tile: the number of rows in generation is a multiple of it.
     """
 
     device: str
@@ -28,6 +33,7 @@ class Numerics:
     torch: str
     processor: str
     elementwise: str | None = None
+    row_tile: int = ROW_TILE
 
     def to_table(self) -> dict[str, Any]:
         """Return the record as a TOML table."""

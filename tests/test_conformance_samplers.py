@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rnnpipe.generation.samplers import Rows, Temperature, TopK
+from rnnpipe.generation.samplers import Rows, Temperature
+from rnnpipe.generation.truncation import TopK
 from rnnpipe.plugins import full_registry
 from rnnpipe.testing import ConformanceError, Finding, checks_for, findings
 from rnnpipe.testing.samplers import check_sampler, critical_value
@@ -54,6 +55,24 @@ def top_p(p: float) -> Callable[[Tensor], Tensor]:
     return exact
 
 
+def min_p(p: float) -> Callable[[Tensor], Tensor]:
+    return lambda shares: _only(shares, [n for n, q in enumerate(shares.tolist()) if q >= p * float(shares.max())])
+
+
+def typical(p: float) -> Callable[[Tensor], Tensor]:
+    def exact(shares: Tensor) -> Tensor:
+        there = [n for n, q in enumerate(shares.tolist()) if q > 0]
+        entropy = -math.fsum(float(shares[n]) * math.log(float(shares[n])) for n in there)
+        kept: list[int] = []
+        for token in sorted(there, key=lambda n: round(abs(-math.log(float(shares[n])) - entropy), 9)):
+            if math.fsum(float(shares[n]) for n in kept) >= p:
+                break
+            kept.append(token)
+        return _only(shares, kept)
+
+    return exact
+
+
 def _only(shares: Tensor, kept: list[int]) -> Tensor:
     mask = torch.zeros_like(shares)
     mask[kept] = 1
@@ -70,7 +89,15 @@ EXACT: list[tuple[str, dict[str, Any], Callable[[Tensor], Tensor]]] = [
     ("top-k", {"k": 3}, top_k(3)),
     ("top-p", {"p": 0.77}, top_p(0.77)),
     ("top-p", {"p": 1}, lambda shares: shares),
+    ("min-p", {"p": 0.2}, min_p(0.2)),
+    ("min-p", {"p": 0}, lambda shares: shares),
+    ("min-p", {"p": 1}, min_p(1.0)),
+    ("typical", {"p": 0.6}, typical(0.6)),
+    ("typical", {"p": 1}, lambda shares: shares),
 ]
+# Samplers that look at tokens or at what was drawn: their distributions are enumerated in test_steering.py.
+STEERING = {"forbid": {"tokens": ["<doc>"]}, "min-length": {"tokens": 2}, "pattern": {"regex": "(a|b|c)*"},
+            "prefix": {"text": "a"}, "repetition-penalty": {"penalty": 1.3, "last": 4}}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "options", "exact"), EXACT)
@@ -80,7 +107,12 @@ def test_built_ins_draw_from_the_exact_distribution(name: str, options: dict[str
 
 def test_every_built_in_has_its_distribution_here() -> None:
     built_in = {entry.name for entry in full_registry().entries("sampler") if entry.distribution == "rnnpipe"}
-    assert built_in == {name for name, _, _ in EXACT}
+    assert built_in == {name for name, _, _ in EXACT} | set(STEERING)
+
+
+@pytest.mark.parametrize("name", STEERING)
+def test_built_ins_that_steer_pass_every_check(name: str) -> None:
+    assert {finding.outcome for finding in check_sampler(name, **STEERING[name])} == {"passed"}
 
 
 def test_without_an_exact_distribution_each_row_is_held_against_itself_alone() -> None:
@@ -179,6 +211,18 @@ class CoolsDown(Plain):
         return logits / self.temperature
 
 
+class ChoosesTheSecond(Plain):
+    """Says of itself what is not so."""
+
+    def choose(self, logits: Tensor, rows: Rows) -> Tensor:
+        return logits.argsort(-1, descending=True)[:, min(1, logits.shape[1] - 1)]
+
+
+class LooksAtOthersPasts(Plain):
+    def adjust(self, logits: Tensor, rows: Rows) -> Tensor:
+        return super().adjust(logits, rows) - (rows.history >= 0).sum()
+
+
 class Gumbel(Plain):
     """Draws by torch's global generator."""
 
@@ -213,7 +257,8 @@ WRONG: dict[str, list[tuple[type, set[str]]]] = {
         (NeverTheLikeliest, {"chi-square"}),
         (Standardizes, {"forbidden tokens", "chi-square"}),
     ],
-    "batch order": [(LooksAtItsNeighbours, set()), (LooksAtItsPlace, set())],
+    "batch order": [(LooksAtItsNeighbours, set()), (LooksAtItsPlace, set()), (LooksAtOthersPasts, set())],
+    "chooses": [(ChoosesTheSecond, set())],
     "seeded": [(CoolsDown, {"batch order", "chi-square"})],
     "random state": [(Gumbel, {"batch order", "seeded"})],
     "chi-square": [(Biased, set()), (BiasedBySeed, set())],
@@ -245,7 +290,7 @@ def test_a_right_sampler_passes() -> None:
 def test_a_bias_is_caught_against_the_authors_distribution_alone() -> None:
     """Held against itself a temperature of 1.1 is right; held against one of 1 it is not."""
     assert not failed(outcomes(Temperature, temperature=1.1))
-    with pytest.raises(ConformanceError, match="fails 1 of 9 checks:\n  chi-square: expected a statistic of at most"):
+    with pytest.raises(ConformanceError, match="fails 1 of 10 checks:\n  chi-square: expected a statistic of at most"):
         check_sampler(Temperature, temperature=1.1, expected=lambda shares: shares)
 
 

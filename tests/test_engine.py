@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,74 +13,129 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_generation import make_reader, prompts
 
-from rnnpipe.generation.engine import Drawing, Draws, Engine, Ints, Job, Keys
-from rnnpipe.generation.prompts import AHEAD, Generated, Prompt, continue_prompts
+from rnnpipe.errors import InputError
+from rnnpipe.generation.engine import NOTHING, Drawing, Drawn, Draws, Engine, Facts, Finished, Ints, Job
+from rnnpipe.generation.prompts import AHEAD, Generated, Manner, Prompt, continue_prompts
 from rnnpipe.generation.samplers import Greedy, Temperature
+from rnnpipe.generation.steering import Forbid
 from rnnpipe.generation.torch_network import FIXED_ROWS
 
 
 class Counting:
-    """A network whose state is all that a row has read; it draws how many tokens that was."""
+    """A network whose memory is all that a row has read; it draws how many tokens that was."""
 
     boundary = 99
     context = None
+    tile = 4
 
     def __init__(self) -> None:
         self.rows: list[list[int]] = []
-        self.reads = 0
 
-    def arrange(self, order: list[int]) -> None:
+    def arrange(self, order: Ints) -> None:
         self.rows = [[self.boundary] if place < 0 else list(self.rows[place]) for place in order]
 
     def read(self, tokens: Ints) -> None:
         assert len(tokens) == len(self.rows)
-        self.reads += 1
         for row, token in zip(self.rows, tokens.tolist(), strict=True):
             row.append(token)
 
-    def draw(self, rows: Ints, keys: Keys, drawing: Drawing) -> Draws:
+    def draw(self, rows: Ints, facts: Facts, drawing: Drawing) -> Draws:
+        assert sorted(rows) == rows.tolist()
         drawn = [len(self.rows[row]) for row in rows]
-        for row, position, number in zip(rows, keys.positions, keys.numbers, strict=True):
-            assert self.rows[row][1 : len(self.rows[row]) - position] == list(PROMPTS[number])
-        return Draws(np.array(drawn), np.zeros(len(drawn)), [()] * len(drawn))
+        known = zip(facts.positions, facts.left, facts.drawn(), facts.history(), strict=True)
+        for row, (position, left, own, past) in zip(rows, known, strict=True):
+            read = self.rows[row][1:]
+            assert past[: len(read)].tolist() == read
+            assert set(past[len(read) :]) <= {NOTHING}
+            assert own[:position].tolist() == read[len(read) - position :]
+            assert set(own[position:]) <= {NOTHING}
+            assert left > 0
+        return Draws(np.array(drawn), np.array(drawn) / 2, [((token, 0.0),) for token in drawn])
 
 
 PROMPTS = [tuple(range(n % 5)) for n in range(40)]
 
 
-@given(st.integers(1, 9), st.lists(st.tuples(st.integers(0, 39), st.integers(1, 6)), max_size=40), st.randoms())
+@given(
+    st.integers(1, 9),
+    st.lists(st.tuples(st.integers(0, 39), st.integers(1, 6), st.booleans(), st.booleans()), max_size=40),
+    st.randoms(),
+)
 @settings(max_examples=100, deadline=None)
-def test_every_job_is_drawn_from_its_own_row(rows: int, jobs: list[tuple[int, int]], chance: random.Random) -> None:
-    network, drawing = Counting(), Drawing()
-    engine = Engine(network, rows)
-    found: dict[object, list[int]] = {key: [] for key in range(len(jobs))}
-    finished, cancelled = set(), set()
-    waiting = [Job(key, PROMPTS[n], drawing, length, number=n) for key, (n, length) in enumerate(jobs)]
+def test_every_job_is_drawn_from_its_own_row(
+    rows: int, jobs: list[tuple[int, int, bool, bool]], chance: random.Random
+) -> None:
+    engine, drawings = Engine(Counting(), rows), (Drawing(), Drawing())
+    waiting = [
+        Job(key, PROMPTS[n], drawings[kind], length, number=n, follow=follow)
+        for key, (n, length, kind, follow) in enumerate(jobs)
+    ]
+    ends: dict[int, Finished] = {}
+    told: dict[int, list[int]] = {key: [] for key in range(len(jobs))}
+    cancelled: set[int] = set()
     while waiting or engine.running or engine.waiting:
         while waiting and chance.random() < 0.7:
             engine.add(waiting.pop(0))
-        for drawn in engine.step():
-            assert drawn.job.key not in finished | cancelled
-            found[drawn.job.key].append(drawn.token)
-            if drawn.finish:
-                finished.add(drawn.job.key)
-        if chance.random() < 0.1 and (begun := [key for key in found if found[key] and key not in finished]):
-            engine.cancel(begun[:1])
-            cancelled.update(begun[:1])
+        for event in engine.step():
+            assert event.job.key not in cancelled | set(ends)
+            if isinstance(event, Drawn):
+                assert (event.log_probability, event.likely) == (event.token / 2, ((event.token, 0.0),))
+                told[event.job.key].append(event.token)
+            else:
+                ends[event.job.key] = event
+        if chance.random() < 0.1 and (going := [key for key in told if key not in ends and key not in cancelled]):
+            cancelled.add(going[0])
+            waiting = [job for job in waiting if job.key != going[0]]
+            engine.cancel(going[:1])
         assert engine.running <= rows
-    for key, (n, length) in enumerate(jobs):
-        before = 1 + len(PROMPTS[n])
-        whole = list(range(before, before + length))
-        assert found[key] == (whole[: len(found[key])] if key in cancelled else whole)
-    assert finished | cancelled == set(found)
+    assert set(ends) | cancelled == set(told)
+    for key, end in ends.items():
+        n, length, _, follow = jobs[key]
+        first = 1 + len(PROMPTS[n])
+        assert end.tokens.tolist() == list(range(first, first + length))
+        assert end.log_probabilities.tolist() == [token / 2 for token in end.tokens]
+        assert end.finish == "length"
+        assert told[key] == (end.tokens.tolist() if follow else [])
+
+
+def run(job: Job, network: Counting | None = None) -> Finished:
+    engine = Engine(network or Counting(), 3)
+    engine.add(job)
+    while True:
+        for event in engine.step():
+            assert isinstance(event, Finished)
+            return event
+
+
+def test_a_text_ends_with_the_boundary_a_stop_or_where_no_token_is_allowed() -> None:
+    class Stuck(Counting):
+        def draw(self, rows: Ints, facts: Facts, drawing: Drawing) -> Draws:
+            draws = super().draw(rows, facts, drawing)
+            return Draws(np.where(draws.tokens < 5, draws.tokens, NOTHING), draws.log_probabilities)
+
+    assert run(Job(0, (), Drawing(), 1000)).finish == "document"
+    assert run(Job(0, (), Drawing(), 1000)).tokens[-1] == Counting.boundary
+    stopped = run(Job(0, (), Drawing(), 1000, stop=lambda drawn: drawn[-1] == 7))
+    assert (stopped.finish, stopped.tokens.tolist()) == ("stop", list(range(1, 8)))
+    stuck = run(Job(0, (), Drawing(), 1000), Stuck())
+    assert (stuck.finish, stuck.tokens.tolist(), len(stuck.log_probabilities)) == ("none allowed", [1, 2, 3, 4], 4)
+    assert run(Job(0, (), Drawing(), 4), Stuck()).finish == "length"
+
+
+def test_a_text_may_be_long() -> None:
+    network = Counting()
+    network.boundary = -7
+    found = run(Job(0, (3, 3), Drawing(), 1500), network)
+    assert found.tokens.tolist() == list(range(3, 1503))
+    assert found.log_probabilities.tolist() == [token / 2 for token in found.tokens]
 
 
 def generated(rows: int, asked: list[Prompt], *, window: int | None = None, greedy: bool = False) -> list[Generated]:
     reader = make_reader(window=window)
     reader.model.float()
     engine = reader.engine(rows)
-    drawing = Drawing((Greedy() if greedy else Temperature(0.9),), (reader.vocabulary.unk_id,))
-    return list(continue_prompts(engine, reader.vocabulary, reader.rules, asked, drawing, 12))
+    manner = Manner(reader.drawing([Greedy() if greedy else Temperature(0.9)]), 12)
+    return list(continue_prompts(engine, reader.tokens, reader.rules, asked, manner))
 
 
 @pytest.mark.parametrize("window", [None, 3])
@@ -96,18 +152,19 @@ def test_rows_and_order_change_no_bit(window: int | None, greedy: bool) -> None:
 
 def test_where_the_number_of_rows_changes_bits_it_is_always_the_same() -> None:
     reader = make_reader()
-    plain, seen = reader.model.step, set()
+    plain, seen = reader.model.absorb, set()
 
-    def step(tokens: torch.Tensor, state: object) -> object:
-        logits, following = plain(tokens, state)
+    def absorb(tokens: torch.Tensor, memory: Any) -> Any:
+        y, state = plain(tokens, memory)
         seen.add(len(tokens))
-        return logits * (1 + 1e-9 * len(tokens)), following
+        return y * (1 + 1e-9 * len(tokens)), state
 
-    reader.model.step = step
-    engine = reader.engine(100)
+    reader.model.absorb = absorb
+    assert reader.network.tile == FIXED_ROWS
     seen.clear()
+    manner = Manner(reader.drawing([Temperature(0.9)]), 12)
     few, many = (
-        list(continue_prompts(engine, reader.vocabulary, reader.rules, asked, Drawing((Temperature(0.9),)), 12))
+        list(continue_prompts(reader.engine(100), reader.tokens, reader.rules, asked, manner))
         for asked in (prompts(2), prompts(100))
     )
     assert seen == {FIXED_ROWS}
@@ -125,23 +182,35 @@ def test_prompts_are_read_as_rows_become_free() -> None:
             yield Prompt(str(read), "w1 w2", read, 0)
             read += 1
 
-    drawing = Drawing((), (reader.vocabulary.unk_id, reader.vocabulary.doc_id))
-    texts = continue_prompts(reader.engine(3), reader.vocabulary, reader.rules, endless(), drawing, 5)
+    manner = Manner(reader.drawing([Forbid(["<doc>"])]), 5)
+    texts = continue_prompts(reader.engine(3), reader.tokens, reader.rules, endless(), manner)
     for number in range(50):
         assert next(texts).prompt.number == number
         assert read <= number + 3 * AHEAD
+
+
+def test_an_error_in_the_prompts_comes_behind_the_texts_before_it() -> None:
+    def asked() -> Iterator[Prompt]:
+        yield from prompts(5)
+        raise InputError("line 6: nonsense")
+
+    reader = make_reader()
+    texts = continue_prompts(reader.engine(3), reader.tokens, reader.rules, asked(), Manner(reader.drawing([]), 5))
+    assert [next(texts).prompt.number for _ in range(5)] == list(range(5))
+    with pytest.raises(InputError, match="line 6"):
+        next(texts)
 
 
 def test_the_likeliest_tokens_are_told() -> None:
     reader = make_reader()
     engine = reader.engine(4)
     ids = reader.vocabulary.encode(["w1", "w2"]).tolist()
-    engine.add(Job("a", ids, Drawing((Greedy(),), likely=3), 1))
-    (drawn,) = [event for _ in range(3) for event in engine.step()]
+    engine.add(Job("a", ids, Drawing((Greedy(),), likely=3), 1, follow=True))
+    drawn, end = [event for _ in range(3) for event in engine.step()]
     logits = reader.model(torch.tensor([reader.vocabulary.doc_id, *ids])[:, None])[0][-1, 0].detach().log_softmax(0)
     scores, best = logits.topk(3)
     assert [token for token, _ in drawn.likely] == best.tolist()
     assert [score for _, score in drawn.likely] == pytest.approx(scores.tolist())
     assert (drawn.token, drawn.log_probability) == drawn.likely[0]
-    assert drawn.finish is not None
+    assert (end.tokens.tolist(), end.log_probabilities.tolist()) == ([drawn.token], [drawn.log_probability])
     assert engine.running == 0

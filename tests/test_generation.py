@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from rnnpipe.errors import UsageError
 from rnnpipe.generation.generate import Reader
 from rnnpipe.generation.prompts import Prompt
-from rnnpipe.generation.samplers import Greedy, Rows, Sampler, Temperature, TopK, TopP, draw, uniform
+from rnnpipe.generation.read import predict, score
+from rnnpipe.generation.samplers import Greedy, Rows, Sampler, Temperature, draw, uniform
+from rnnpipe.generation.truncation import TopK, TopP
 from rnnpipe.models.encoders import Embedding
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.models.recurrent import Recurrent
@@ -193,15 +195,39 @@ def test_a_document_ends() -> None:
     assert generated.unknown == ("zebra", "yak")
 
 
-def test_next_tokens() -> None:
+def test_likely_next_tokens() -> None:
     reader = make_reader()
-    likely, tokens, unknown = reader.next_tokens("W1, zebra!", 100)
-    assert tokens == ["w1", "zebra"]
-    assert unknown == ["zebra"]
-    assert len(likely) == reader.vocabulary.size
-    assert sum(share for _, share in likely) == pytest.approx(1.0)
-    assert [share for _, share in likely] == sorted((share for _, share in likely), reverse=True)
+    told = list(predict(reader, ["W1, zebra!", "", "w3 w4"], 100))
+    assert [one.text for one in told] == ["W1, zebra!", "", "w3 w4"]
+    assert told[0].tokens == ("w1", "zebra")
+    assert told[0].unknown == ("zebra",)
     vocabulary = reader.vocabulary
-    ids = torch.tensor([vocabulary.doc_id, vocabulary.ids["w1"], vocabulary.unk_id])[:, None]
-    expected = reader.model(ids)[0][-1, 0].detach().softmax(0)
-    assert dict(likely)["w4"] == pytest.approx(float(expected[vocabulary.ids["w4"]]))
+    for one in told:
+        assert len(one.likely) == vocabulary.size
+        shares = [share for _, share in one.likely]
+        assert sum(shares) == pytest.approx(1.0)
+        assert shares == sorted(shares, reverse=True)
+        ids = torch.tensor([vocabulary.doc_id, *vocabulary.encode(one.tokens).tolist()])[:, None]
+        expected = reader.model(ids)[0][-1, 0].detach().softmax(0)
+        assert dict(one.likely)["w4"] == pytest.approx(float(expected[vocabulary.ids["w4"]]))
+    assert next(predict(reader, ["w3 w4"], 2)).likely == told[2].likely[:2]
+
+
+@pytest.mark.parametrize("end", [False, True])
+def test_scores_are_those_of_the_whole_text_at_once(end: bool) -> None:
+    reader = make_reader()
+    vocabulary = reader.vocabulary
+    texts = ["w1 w2 w3", "", "zebra w4", *(f"w{n} w1 w{n}" for n in range(9))]
+    scored = list(score(reader, texts, end=end, rows=3))
+    assert [one.text for one in scored] == texts
+    for one in scored:
+        ids = [vocabulary.doc_id, *vocabulary.encode(one.tokens).tolist(), *([vocabulary.doc_id] if end else [])]
+        scores = reader.model(torch.tensor(ids)[:, None])[0][:, 0].detach().double().log_softmax(-1)
+        expected = [float(scores[place, target]) for place, target in enumerate(ids[1:])]
+        assert one.log_probabilities == pytest.approx(expected)
+        assert one.log_probability == pytest.approx(sum(expected))
+        if expected:
+            assert one.perplexity == pytest.approx(math.exp(-sum(expected) / len(expected)))
+    assert scored[2].unknown == ("zebra",)
+    assert scored[1].perplexity is None or end
+    assert list(score(reader, texts, end=end, rows=100)) == scored

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -117,6 +117,14 @@ def check_text(text: str, place: str) -> str:
     except UnicodeEncodeError as error:
         raise InputError(f"{place}, character {error.start + 1}: not valid text; give it as UTF-8.") from None
     return text
+
+
+def open_lines(source: Path | None) -> Iterator[str]:
+    """Return the lines of a file, `-` for standard input; raise InputError for one that is not UTF-8."""
+    from rnnpipe.pipeline.requests import read_texts
+
+    assert source is not None, "a file was asked for"
+    return (text for _, text in read_texts(source))
 
 
 def report_mended(count: int, errors: str) -> None:

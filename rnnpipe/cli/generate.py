@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.common import PATH, check_text, device_option, named, report_quarantined
+from rnnpipe.cli.common import PATH, check_text, device_option, hint, named, report_quarantined
 
 if TYPE_CHECKING:
-    from rnnpipe.generation.prompts import Generated, Prompt
-    from rnnpipe.generation.samplers import Sampler
+    from rnnpipe.generation.generate import Reader
+    from rnnpipe.generation.prompts import Generated
+    from rnnpipe.pipeline.answers import Answers
+    from rnnpipe.pipeline.requests import Asked, Options
+    from rnnpipe.pipeline.runs import Run
+
+_SAY_EVERY = 10.0  # seconds, where answers go to a file
 
 
 @click.command("generate")
@@ -25,133 +30,218 @@ if TYPE_CHECKING:
 @click.option(
     "--file", "source", type=PATH, metavar="F", help="Read prompts from a file, one a line; - is standard input."
 )
-@click.option("--jsonl", is_flag=True, help='JSON lines: in, {"prompt": ..., "id"?, "seed"?}; out, one object a text.')
+@click.option("--jsonl", is_flag=True, help='JSON lines: in, {"prompt": ..., "id"?, "seed"?, ...}; out, one a text.')
+@click.option("--plain", is_flag=True, help="With --jsonl: the file has plain lines all the same.")
+@click.option("-o", "out", type=PATH, metavar="F", help="Write JSON lines to a file; what is there is gone on with.")
 @click.option("-n", "--number", type=click.IntRange(min=1), default=1, show_default=True, help="Texts for each prompt.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=100, show_default=True, help="Tokens a text.")
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="0 is greedy.")
 @click.option("--top-k", type=int, metavar="K", help="Draw from the K most likely tokens.")
 @click.option("--top-p", type=float, metavar="P", help="Draw from the fewest tokens that reach probability P.")
 @click.option(
-    "--sampler", "more", multiple=True, metavar="NAME[:KEY=VALUE,...]", help="Another sampler, after those; repeatable."
+    "--sampler", "more", multiple=True, metavar="NAME[:KEY=VALUE,...]", help="Another sampler; repeatable, in order."
+)
+@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; repeatable.")
+@click.option("--sentence", is_flag=True, help="End behind the first sentence.")
+@click.option("--beam", type=click.IntRange(min=1), metavar="K", help="Search with K beams; -n texts, the best first.")
+@click.option(
+    "--length-exponent", "alpha", type=float, default=1.0, show_default=True, help="Beams go by log p / length^this."
 )
 @click.option(
     "--seed", type=click.IntRange(min=0, max=2**63 - 1), default=0, show_default=True, help="Keys what is drawn."
 )
 @click.option("--allow-unknown", is_flag=True, help="Let <unk> be drawn.")
+@click.option("--skip-errors", is_flag=True, help="Report lines that cannot be used, and leave them out.")
+@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Texts at once; no text depends on it.")
 @device_option
 def command(
     run: Path,
     prompts: tuple[str, ...],
     source: Path | None,
     jsonl: bool,
+    plain: bool,
+    out: Path | None,
     number: int,
     max_tokens: int,
     temperature: float,
     top_k: int | None,
     top_p: float | None,
     more: tuple[str, ...],
+    stop: tuple[str, ...],
+    sentence: bool,
+    beam: int | None,
+    alpha: float,
     seed: int,
     allow_unknown: bool,
+    skip_errors: bool,
+    batch: int | None,
     device: str,
 ) -> None:
-    """Continue prompts, in input order. An empty prompt, or none, starts a new document."""
+    """Continue prompts, in input order. An empty prompt, or none, starts a new document.
+
+    A prompt of JSON lines may have options of its own: max_tokens, temperature, top_k, top_p, samplers, stop, sentence,
+    allow_unknown.
+    """
+    from rnnpipe.generation.generate import BATCH_ROWS
+    from rnnpipe.pipeline.requests import Beam, Options, number_prompts
     from rnnpipe.pipeline.runs import open_run
     from rnnpipe.plugins import full_registry
 
     if source is not None and prompts:
         raise click.UsageError("give prompts as arguments or with --file, not both.")
-    registry = full_registry()
-    report_quarantined(registry)
-    samplers: list[Sampler] = [registry.build("sampler", "temperature", {"temperature": temperature})]
-    samplers += [registry.build("sampler", "top-k", {"k": top_k})] if top_k is not None else []
-    samplers += [registry.build("sampler", "top-p", {"p": top_p})] if top_p is not None else []
-    samplers += [registry.build("sampler", one.name, one.options) for one in map(named, more)]
-    reader = open_run(run, device=device, report=say).reader()
-    lines = _read_prompts(prompts, source, jsonl, number, seed)
-    joiner = reader.rules.tokenizer.join
+    if out is not None and not jsonl:
+        raise click.UsageError("-o needs --jsonl: only JSON lines tell which prompts have been answered.")
+    if plain and not (jsonl and source):
+        raise click.UsageError("--plain goes with --jsonl and --file.")
+    if beam is not None and number > beam:
+        raise click.UsageError(f"-n {number} needs as many beams; use --beam {number}.")
+    options = Options(
+        max_tokens, temperature, top_k, top_p, tuple(map(named, more)), stop, sentence, allow_unknown,
+        None if beam is None else Beam(beam, number, alpha),
+    )  # fmt: skip
+    report_quarantined(full_registry())
+    opened = open_run(run, device=device, report=say)
+    skipped = _Skipped() if skip_errors else None
+    records = _records(prompts, source, jsonl and not plain, skipped)
+    asked = number_prompts(records, options, seed, number)
+    job = _Job(opened, opened.reader(), batch or BATCH_ROWS, options, skipped)
+    if jsonl:
+        _write_lines(job, asked, out)
+    else:
+        _print_texts(job, asked)
+    if skipped:
+        say(f"{skipped.count:,} lines were left out")
+
+
+@dataclass
+class _Skipped:
+    """Tells of lines that are left out, and counts them."""
+
+    count: int = 0
+
+    def __call__(self, message: str) -> None:
+        self.count += 1
+        say(f"left out: {message}")
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+
+@dataclass
+class _Job:
+    run: Run
+    reader: Reader
+    rows: int
+    options: Options
+    skipped: Callable[[str], None] | None
+
+    def answers(self, asked: Iterable[Asked]) -> Iterator[tuple[Asked, Generated]]:
+        """Yield each prompt with its text."""
+        from rnnpipe.pipeline.manners import answer_prompts, search_prompts
+
+        if self.options.beam is not None:
+            return search_prompts(self.reader, asked, self.options, rows=self.rows)
+        return answer_prompts(self.reader, asked, rows=self.rows, warn=say, skip=self.skipped)
+
+
+def _records(
+    prompts: tuple[str, ...], source: Path | None, jsonl: bool, skip: Callable[[str], None] | None
+) -> Iterable[tuple[str, dict[str, Any]]]:
+    from rnnpipe.pipeline.requests import read_prompts
+
+    if source is not None:
+        return read_prompts(source, jsonl=jsonl, skip=skip)
+    return [("", {"prompt": check_text(prompt, f"prompt {k}")}) for k, prompt in enumerate(prompts or ("",), 1)]
+
+
+def _print_texts(job: _Job, asked: Iterable[Asked]) -> None:
+    """Print prompts with their continuations; a text of several lines is set off on both sides."""
+    joiner = job.reader.rules.tokenizer.join
     first, parted = True, False
-    for generated in reader.generate(lines, samplers, max_tokens, allow_unknown=allow_unknown):
-        if jsonl:
-            click.echo(json.dumps(_to_json(generated), ensure_ascii=False))
-            continue
+    for _, generated in job.answers(asked):
+        prompt = generated.prompt.text
         if generated.unknown:
             say(f"unknown to this run: {', '.join(map(repr, generated.unknown))}")
-        start = (
-            joiner([generated.prompt.text, ""]) if generated.prompt.text and generated.text else generated.prompt.text
-        )
-        text = start + generated.text
+        if generated.finish == "none allowed":
+            say("a text ended where its samplers left no token to go on with")
+        text = (joiner([prompt, ""]) if prompt and generated.text else prompt) + generated.text
         if parted or (not first and "\n" in text):
             click.echo("---")
-        parted = "\n" in text  # a text of several lines is set off on both sides
+        parted = "\n" in text
         click.echo(text)
         first = False
 
 
-def _read_prompts(
-    prompts: tuple[str, ...], source: Path | None, jsonl: bool, number: int, seed: int
-) -> Iterator[Prompt]:
-    """Yield the prompts, each `number` times; the k-th text of all is keyed by k, so it can be drawn again alone."""
-    from rnnpipe.generation.prompts import Prompt
+def _write_lines(job: _Job, asked: Iterable[Asked], out: Path | None) -> None:
+    from rnnpipe.errors import Interrupted
+    from rnnpipe.pipeline.answers import answers_file, run_record
 
-    count = 0
-    for line, record in enumerate(_read_records(prompts, source, jsonl), 1):
-        for copy in range(number):
-            name = str(record.get("id", line)) + (f".{copy + 1}" if number > 1 else "")
-            own_seed = record.get("seed", seed)
-            yield Prompt(id=name, text=record["prompt"], number=copy if "seed" in record else count, seed=own_seed)
-            count += 1
-
-
-def _read_records(prompts: tuple[str, ...], source: Path | None, jsonl: bool) -> Iterator[dict[str, Any]]:
-    from rnnpipe.durable import read_lines
-    from rnnpipe.errors import InputError
-
-    if source is None:
-        yield from ({"prompt": check_text(prompt, f"prompt {k}")} for k, prompt in enumerate(prompts or ("",), 1))
-        return
-    if str(source) == "-" and sys.stdin is None:
-        raise InputError("standard input is closed; give prompts as arguments or with --file F.")
-    name = "standard input" if str(source) == "-" else str(source)
-    with nullcontext(sys.stdin.buffer) if str(source) == "-" else source.open("rb") as file:
-        for number, line in enumerate(read_lines(file, name), 1):
-            try:
-                text = line.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise InputError(f"{name}, line {number}, byte {error.start}: not UTF-8; prompts are UTF-8.") from None
-            if not jsonl:
-                yield {"prompt": text}
-            elif text.strip():
-                yield _parse_record(text, f"{name}, line {number}")
+    record = run_record(job.run)
+    with nullcontext() if out is None else answers_file(out) as answers:
+        told = _Told(out)
+        try:
+            _write_answers(job, asked, answers, record, told)
+        except KeyboardInterrupt:
+            if out is None:
+                raise
+            raise Interrupted(f"interrupted; {out} has {told.there + told.texts:,} answers. "
+                              "The same command goes on from there.") from None  # fmt: skip
+        told.end()
+    if out is not None:
+        hint("replay", f"{out}:1")
 
 
-def _parse_record(text: str, place: str) -> dict[str, Any]:
-    from rnnpipe.errors import InputError
+def _write_answers(
+    job: _Job, asked: Iterable[Asked], answers: Answers | None, record: dict[str, Any], told: _Told
+) -> None:
+    from rnnpipe.pipeline.answers import answer, line_of
 
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise InputError(f'{place}: not JSON ({reason}); expected an object such as {{"prompt": "..."}}.') from None
-    if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
-        raise InputError(f'{place}: expected an object with "prompt", a text; received {text[:60]}')
-    check_text(record["prompt"], f'{place}, "prompt"')
-    if isinstance(record.get("id"), list | dict):
-        raise InputError(f'{place}: "id" is a {type(record["id"]).__name__}; it takes a text or a number.')
-    check_text(str(record.get("id")), f'{place}, "id"')
-    seed = record.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        raise InputError(f'{place}: "seed" is {seed!r}; it takes a whole number from 0 to 2^63 - 1.')
-    return record
+    missing = asked
+    if answers is not None:
+        missing = answers.missing(asked, record, told.go_on)
+    for one, generated in job.answers(missing):
+        line = answer(one, generated, record)
+        if answers is None:
+            click.echo(line_of(line))
+        else:
+            answers.write(line)
+        told.note(generated)
 
 
-def _to_json(generated: Generated) -> dict[str, Any]:
-    return {
-        "id": generated.prompt.id,
-        "prompt": generated.prompt.text,
-        "text": generated.text,
-        "tokens": list(generated.tokens),
-        "log_probability": generated.log_probability,
-        "finish": generated.finish,
-        "unknown": list(generated.unknown),
-        "seed": generated.prompt.seed,
-    }
+class _Told:
+    """What is said of answers while they are written to a file."""
+
+    def __init__(self, out: Path | None) -> None:
+        self.out = out
+        self.there = self.texts = self.tokens = self.unknown = self.lost = 0
+        self._begun = self._said = time.monotonic()
+
+    def go_on(self, there: int) -> None:
+        """Say that answers are there already."""
+        self.there = there
+        if there:
+            say(f"{self.out} has {there:,} answers; going on behind them")
+        self._begun = time.monotonic()
+
+    def note(self, generated: Generated) -> None:
+        """Count a text; say now and then how far the work is."""
+        self.texts += 1
+        self.tokens += len(generated.tokens)
+        self.unknown += bool(generated.unknown)
+        self.lost += generated.finish == "none allowed"
+        if self.out is not None and time.monotonic() > self._said + _SAY_EVERY:
+            self._said = time.monotonic()
+            say(self._rate())
+
+    def _rate(self) -> str:
+        seconds = max(1e-9, time.monotonic() - self._begun)
+        return f"{self.texts:,} texts, {self.tokens:,} tokens, {self.tokens / seconds:,.0f} tokens/s"
+
+    def end(self) -> None:
+        """Say what was done."""
+        if self.unknown:
+            say(f'{self.unknown:,} prompts have words that are unknown to this run: "unknown" names them')
+        if self.lost:
+            say(f"{self.lost:,} texts ended where their samplers left no token to go on with")
+        if self.out is not None:
+            say(f"written: {self.out} ({self._rate()})")

@@ -159,6 +159,7 @@ def _beside(beside: dict[str, float]) -> str:
 
 def _predictions(result: Result) -> list[dict[str, Any]]:
     """Return the most likely words behind the experiment's text, by the first seed of every variant."""
+    from rnnpipe.generation.read import predict
     from rnnpipe.pipeline.runs import open_run
 
     text = result.experiment.predict
@@ -166,9 +167,9 @@ def _predictions(result: Result) -> list[dict[str, Any]]:
         return []
     lines = []
     for found in result.variants:
-        likely, _, unknown = open_run(found.seeds[0].folder).reader().next_tokens(text, 10)
-        nexts = [{"token": token, "probability": share} for token, share in likely]
-        lines.append({"variant": found.variant.name, "text": text, "unknown": unknown, "next": nexts})
+        (told,) = predict(open_run(found.seeds[0].folder).reader(), [text], 10)
+        nexts = [{"token": token, "probability": share} for token, share in told.likely]
+        lines.append({"variant": found.variant.name, "text": text, "unknown": list(told.unknown), "next": nexts})
     return lines
 
 

@@ -3,24 +3,30 @@
 A recurrent network's state has one size however long its text is. So a row is free as soon as its text ends, the next
 text takes it at once, and prompts of any length are read beside rows that already draw, a token a row at a time.
 
-Nothing here needs torch: a network of torch and one in ONNX Runtime are run by the same engine.
+Nothing here needs torch: a network of torch and one in ONNX Runtime are run by the same engine. What is known of the
+rows lies in arrays: at a thousand rows an object for each row and token would take as long as the network.
 
-Shapes: B rows, V vocabulary.
+Shapes: N rows, B some of them, L tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-ROW_TILE = 8  # rows are rounded up to a multiple: products of fewer run in other kernels, which add in another order
-Ints: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
-Floats: TypeAlias = np.ndarray[tuple[int], np.dtype[np.float64]]
+NOTHING = -1  # in the place of a token where there is none: behind a row's last, or drawn where none is allowed
+_CHUNK = 256  # tokens of a row that are kept beside those of the others; what is longer is cut off in such pieces
+_CROWDED = 7 / 8  # the rows are moved together when fewer than this share of them is in use
+
+Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Likely: TypeAlias = tuple[tuple[int, float], ...]  # ids and log-probabilities, the likeliest first
+Finish = Literal["document", "length", "stop", "none allowed"]
+Stop: TypeAlias = Callable[[Ints], bool]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,90 +41,112 @@ class Drawing:
     likely: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
-    """A text to draw: `key` is the caller's name for it, `prompt` the ids behind the document's boundary.
+    """A text to draw: `key` is whatever the caller knows it by, `prompt` the ids behind the document's boundary.
 
-    Its random numbers are keyed by `seed`, `number` and the position in the text. It ends with the boundary, or after
-    `max_tokens`, at least 1.
+    Its random numbers are keyed by `seed`, `number` and the position in the text. It ends with the boundary, after
+    `max_tokens`, at least 1, or where `stop` says so of the tokens drawn so far. follow: each token is told as it is
+    drawn, not only all of them at the end.
     """
 
-    key: Hashable
-    prompt: Sequence[int]
+    key: Any
+    prompt: Sequence[int] | Ints
     drawing: Drawing
     max_tokens: int
     seed: int = 0
     number: int = 0
+    stop: Stop | None = None
+    follow: bool = False
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A token of a job, and its log-probability in nats in the network's own distribution, before any sampler.
-
-    finish: why the text ended with it, "document" or "length"; None if it goes on.
-    """
+    """A token of a job that is followed, and its log-probability in nats in the network's own distribution."""
 
     job: Job
     token: int
     log_probability: float
     likely: Likely
-    finish: str | None
 
 
 @dataclass(frozen=True)
-class Keys:
-    """What keys the random number of each of some rows."""
+class Finished:
+    """All tokens of a job, the boundary that ended it included, and their log-probabilities in nats.
+
+    The log-probabilities are those of the network's own distribution, before any sampler. finish: "document" (the
+    boundary was drawn), "length", "stop", or "none allowed" if the samplers left no token to go on with.
+    """
+
+    job: Job
+    tokens: Ints
+    log_probabilities: Floats
+    finish: Finish
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of some rows: what keys their random numbers, how many tokens they may still draw, and the past.
+
+    drawn, history: functions, since few samplers look back. They return ids [B, L], NOTHING behind each row's last:
+    those drawn so far; the prompt's and then those drawn.
+    """
 
     seeds: Ints
     numbers: Ints
     positions: Ints
+    left: Ints
+    drawn: Callable[[], Ints]
+    history: Callable[[], Ints]
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What was drawn for some rows: tokens, their log-probabilities, and the likeliest tokens of each row."""
+    """What was drawn for some rows: tokens, their log-probabilities, and the likeliest tokens of each row if asked."""
 
     tokens: Ints
     log_probabilities: Floats
-    likely: Sequence[Likely]
+    likely: Sequence[Likely] | None = None
 
 
 class Network(Protocol):
-    """A network that reads one token a row, with a state for each row. A fresh row has read the boundary."""
+    """A network that reads one token a row, with a memory for each row. A fresh row has read the boundary."""
 
     boundary: int  # the id that ends a document
     context: int | None  # how many tokens of a prompt it sees; None for all
+    tile: int  # it computes a multiple of so many rows, whatever is asked
 
-    def arrange(self, order: Sequence[int]) -> None:
+    def arrange(self, order: Ints) -> None:
         """Make row i what row order[i] was, or fresh where that is -1; there are len(order) rows from now on."""
         ...
 
     def read(self, tokens: Ints) -> None:
-        """Read one token a row [B]."""
+        """Read one token a row [N]."""
         ...
 
-    def draw(self, rows: Ints, keys: Keys, drawing: Drawing) -> Draws:
-        """Return the next token of some rows."""
+    def draw(self, rows: Ints, facts: Facts, drawing: Drawing) -> Draws:
+        """Return the next token of some rows, given in ascending order."""
         ...
 
 
-@dataclass
-class _Row:
-    job: Job
-    prompt: Sequence[int]
-    read: int = 0  # tokens of the prompt
-    drawn: int = 0
-    ended: bool = False
-
-
-@dataclass
 class Engine:
     """Runs jobs on the rows of one network, `rows` of them at most, and the others wait in order."""
 
-    network: Network
-    rows: int
-    _waiting: deque[Job] = field(default_factory=deque)
-    _running: list[_Row] = field(default_factory=list)
+    def __init__(self, network: Network, rows: int) -> None:
+        self.network = network
+        self.rows = rows
+        self._waiting: deque[Job] = deque()
+        self._used = 0  # the network has so many rows, some of which may have ended
+        self._jobs: list[Job | None] = [None] * rows
+        self._prompts: list[Ints] = [np.zeros(0, np.int64)] * rows
+        self._unread = np.zeros(rows, np.int64)  # tokens of the prompt
+        self._running = np.zeros(rows, bool)
+        self._seeds, self._numbers, self._positions, self._limits = np.zeros((4, rows), np.int64)
+        self._groups = np.zeros(rows, np.int64)  # rows of one group have the same drawing
+        self._watched = np.zeros(rows, bool)  # something is to be done at each token
+        self._drawn = np.full((rows, _CHUNK), NOTHING, np.int64)  # since the last whole chunk
+        self._scores = np.zeros((rows, _CHUNK))
+        self._chunks: list[list[tuple[Ints, Floats]]] = [[] for _ in range(rows)]
 
     def add(self, job: Job) -> None:
         """Have a text drawn as soon as a row is free."""
@@ -128,8 +156,9 @@ class Engine:
         """Forget jobs: nothing more is heard of them."""
         gone = set(keys)
         self._waiting = deque(job for job in self._waiting if job.key not in gone)
-        for row in self._running:
-            row.ended = row.ended or row.job.key in gone
+        for row in np.flatnonzero(self._running):
+            job = self._jobs[row]
+            self._running[row] = job is not None and job.key not in gone
 
     @property
     def waiting(self) -> int:
@@ -144,66 +173,140 @@ class Engine:
     @property
     def running(self) -> int:
         """Return how many jobs have a row."""
-        return sum(not row.ended for row in self._running)
+        return int(self._running.sum())
 
-    def step(self) -> list[Drawn]:
-        """Draw a token for each row whose prompt is read, and read one token in each; return what was drawn."""
-        self._take_places()
-        tokens: Ints = np.zeros(len(self._running), np.int64)  # a row that has ended reads anything once more
-        ready: dict[Drawing, list[int]] = {}
-        for place, row in enumerate(self._running):
-            if row.read < len(row.prompt):
-                tokens[place] = row.prompt[row.read]
-                row.read += 1
-            else:
-                ready.setdefault(row.job.drawing, []).append(place)
-        drawn = [event for drawing, places in ready.items() for event in self._draw(places, drawing, tokens)]
-        if not all(row.ended for row in self._running):
+    def step(self) -> list[Drawn | Finished]:
+        """Draw a token for each row whose prompt is read, and read one token in each; return what is to be told."""
+        self._take_rows()
+        running, unread = self._running[: self._used], self._unread[: self._used]
+        tokens: Ints = np.zeros(self._used, np.int64)  # a row that has ended reads anything once more
+        reading = np.flatnonzero(running & (unread > 0))
+        tokens[reading] = [self._prompts[row][-left] for row, left in zip(reading, unread[reading], strict=True)]
+        ready = np.flatnonzero(running & (unread == 0))
+        unread[reading] -= 1
+        told = [event for rows, drawing in self._by_drawing(ready) for event in self._draw(rows, drawing, tokens)]
+        if running.any():
             self.network.read(tokens)
-        return drawn
+        return told
 
-    def _draw(self, places: list[int], drawing: Drawing, tokens: Ints) -> list[Drawn]:
-        rows = [self._running[place] for place in places]
-        keys = Keys(
-            np.array([row.job.seed for row in rows], np.int64),
-            np.array([row.job.number for row in rows], np.int64),
-            np.array([row.drawn for row in rows], np.int64),
-        )
-        draws = self.network.draw(np.array(places, np.int64), keys, drawing)
-        tokens[places] = draws.tokens
-        found = zip(rows, draws.tokens.tolist(), draws.log_probabilities.tolist(), draws.likely, strict=True)
-        return [self._note(row, token, score, likely) for row, token, score, likely in found]
+    def _by_drawing(self, rows: Ints) -> Iterator[tuple[Ints, Drawing]]:
+        """Yield the rows of each drawing, which are drawn together."""
+        groups = self._groups[rows]
+        for group in np.unique(groups):
+            found = rows[groups == group]
+            job = self._jobs[found[0]]
+            assert job is not None, "a row that runs has a job"
+            yield found, job.drawing
 
-    def _note(self, row: _Row, token: int, log_probability: float, likely: Likely) -> Drawn:
-        row.drawn += 1
-        finish = "document" if token == self.network.boundary else None
-        if finish is None and row.drawn >= row.job.max_tokens:
-            finish = "length"
-        row.ended = finish is not None
-        return Drawn(row.job, token, log_probability, likely, finish)
+    def _draw(self, rows: Ints, drawing: Drawing, tokens: Ints) -> list[Drawn | Finished]:
+        at = self._positions[rows]
+        draws = self.network.draw(rows, self._facts(rows), drawing)
+        self._keep(rows, at, draws)
+        tokens[rows] = np.maximum(draws.tokens, 0)
+        ended = (draws.tokens == self.network.boundary) | (draws.tokens == NOTHING) | (at + 1 >= self._limits[rows])
+        told: list[Drawn | Finished] = []
+        for index in np.flatnonzero(ended | self._watched[rows]).tolist():
+            job, token = self._jobs[rows[index]], int(draws.tokens[index])
+            assert job is not None, "a row that runs has a job"
+            if job.follow and token != NOTHING:
+                likely = draws.likely[index] if draws.likely else ()
+                told.append(Drawn(job, token, float(draws.log_probabilities[index]), likely))
+            told += self._end(rows[index], job, token, ended[index])
+        return told
 
-    def _take_places(self) -> None:
-        """Give the places of texts that have ended to those that wait, then close the gaps with the last rows."""
-        order = list(range(len(self._running)))
-        free = [place for place in order if self._running[place].ended]
-        while self._waiting and (free or len(order) < self.rows):
-            if not free:
-                free.append(len(order))
-                order.append(-1)
-            place = free.pop(0)
-            order[place] = -1
-            self._running[place : place + 1] = [self._begin(self._waiting.popleft())]
-        for place in free:
-            while order and self._running[-1].ended:
-                order.pop()
-                self._running.pop()
-            if place >= len(order):
-                break
-            order[place] = order.pop()
-            self._running[place] = self._running.pop()
-        if order != list(range(len(order))) or len(free):
-            self.network.arrange(order)
+    def _keep(self, rows: Ints, at: Ints, draws: Draws) -> None:
+        self._drawn[rows, at % _CHUNK] = draws.tokens
+        self._scores[rows, at % _CHUNK] = draws.log_probabilities
+        self._positions[rows] = at + (draws.tokens != NOTHING)
+        for row in rows[at % _CHUNK == _CHUNK - 1]:
+            if self._positions[row] % _CHUNK == 0:
+                self._chunks[row].append((self._drawn[row].copy(), self._scores[row].copy()))
+                self._drawn[row] = NOTHING
 
-    def _begin(self, job: Job) -> _Row:
+    def _past(self, row: int) -> tuple[Ints, Floats]:
+        """Return the tokens that a row has drawn, and their log-probabilities."""
+        count = self._positions[row] % _CHUNK
+        recent = (self._drawn[row, :count], self._scores[row, :count])
+        if not self._chunks[row]:
+            return recent
+        tokens, scores = zip(*self._chunks[row], recent, strict=True)
+        return np.concatenate(tokens), np.concatenate(scores)
+
+    def _end(self, row: int, job: Job, token: int, ended: bool) -> Iterator[Finished]:
+        """Yield a job's end, if it ends with this token."""
+        drawn, scores = self._past(row)
+        finish: Finish = "length"
+        if token in (NOTHING, self.network.boundary):
+            finish = "none allowed" if token == NOTHING else "document"
+        elif job.stop is not None and job.stop(drawn):
+            finish = "stop"
+        elif not ended:
+            return
+        self._running[row] = False
+        yield Finished(job, drawn.copy(), scores.copy(), finish)
+
+    def _facts(self, rows: Ints) -> Facts:
+        positions = self._positions[rows]
+
+        def drawn() -> Ints:
+            longest = int(positions.max())
+            return self._drawn[rows, :longest] if longest < _CHUNK else _padded([self._past(row)[0] for row in rows])
+
+        def history() -> Ints:
+            return _padded([np.concatenate((self._prompts[row], self._past(row)[0])) for row in rows])
+
+        return Facts(self._seeds[rows], self._numbers[rows], positions, self._limits[rows] - positions, drawn, history)
+
+    def _take_rows(self) -> None:
+        """Give the rows of texts that have ended to those that wait; where none wait, move the others together."""
+        free = deque(np.flatnonzero(~self._running[: self._used]).tolist())
+        order = np.arange(self._used)
+        added: list[int] = []
+        while self._waiting and (free or self._used + len(added) < self.rows):
+            if free:
+                order[row := free.popleft()] = -1
+            else:
+                added.append(-1)
+                row = self._used + len(added) - 1
+            self._begin(row, self._waiting.popleft())
+        if added or -1 in order:
+            self.network.arrange(np.concatenate((order, added)).astype(np.int64))
+            self._used += len(added)
+        elif self._tiles(self._used - len(free)) < _CROWDED * self._tiles(self._used):
+            self._move_together()
+
+    def _tiles(self, rows: int) -> int:
+        return -(-rows // self.network.tile)
+
+    def _begin(self, row: int, job: Job) -> None:
         context = self.network.context
-        return _Row(job, job.prompt if context is None else job.prompt[-context:])
+        prompt = np.asarray(job.prompt, np.int64)
+        self._prompts[row] = prompt if context is None else prompt[-context:]
+        self._jobs[row], self._running[row] = job, True
+        self._unread[row], self._positions[row], self._limits[row] = len(self._prompts[row]), 0, job.max_tokens
+        self._seeds[row], self._numbers[row] = job.seed, job.number
+        self._drawn[row], self._chunks[row] = NOTHING, []
+        self._groups[row] = id(job.drawing)
+        self._watched[row] = job.follow or job.stop is not None
+
+    def _move_together(self) -> None:
+        order = np.flatnonzero(self._running)
+        self.network.arrange(order)
+        self._used = len(order)
+        for facts in (
+            self._unread, self._running, self._seeds, self._numbers, self._positions, self._limits, self._groups,
+            self._watched, self._drawn, self._scores,
+        ):  # fmt: skip
+            facts[: len(order)] = facts[order]
+        self._running[len(order) :] = False
+        self._jobs[: len(order)] = [self._jobs[row] for row in order]
+        self._prompts[: len(order)] = [self._prompts[row] for row in order]
+        self._chunks[: len(order)] = [self._chunks[row] for row in order]
+
+
+def _padded(rows: Sequence[Ints]) -> Ints:
+    """Return rows of ids as one array, NOTHING behind each one's last."""
+    found = np.full((len(rows), max(map(len, rows))), NOTHING, np.int64)
+    for row, ids in zip(found, rows, strict=True):
+        row[: len(ids)] = ids
+    return found

@@ -2,97 +2,131 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from rnnpipe.generation.engine import Drawing, Drawn, Engine, Job
+from rnnpipe.errors import RnnpipeError
+from rnnpipe.generation.engine import Drawing, Drawn, Engine, Finish, Finished, Job
+from rnnpipe.generation.stops import Stops
+from rnnpipe.generation.tokens import Tokens
 from rnnpipe.text.rules import Rules
-from rnnpipe.text.vocabulary import Vocabulary
 
 AHEAD = 16  # prompts that are read before the first of them is done, at most, for each row of the engine
 
 
+@dataclass(frozen=True, eq=False)
+class Manner:
+    """How a text is drawn, and how long it may get. Prompts with the same object are drawn together."""
+
+    drawing: Drawing
+    max_tokens: int
+    stops: Stops | None = None
+
+
 @dataclass(frozen=True)
 class Prompt:
-    """A text to continue. `number` and `seed` key its random numbers; `id` is the caller's name for it."""
+    """A text to continue. `number` and `seed` key its random numbers; `id` is the caller's name for it.
+
+    manner: how it is continued, if not as the others.
+    """
 
     id: str
     text: str
     number: int
     seed: int
+    manner: Manner | None = None
 
 
 @dataclass(frozen=True)
 class Generated:
     """A continuation: its tokens and text, its log-probability in nats under the model, and why it ended.
 
-    `unknown` are the words of the prompt that the vocabulary does not have; `log_probability` is of the model's own
-    distribution, before any sampler.
+    text: without the stop string, if one ended it; that one's tokens are among the tokens. log_probability: in the
+    model's own distribution, before any sampler, the document's end included if it was drawn. unknown: the words of
+    the prompt that the vocabulary does not have.
     """
 
     prompt: Prompt
     tokens: tuple[str, ...]
     text: str
     log_probability: float
-    finish: str  # "length" or "document"
+    finish: Finish
     unknown: tuple[str, ...]
 
 
-@dataclass
-class _Begun:
-    prompt: Prompt
-    unknown: tuple[str, ...]
-    ids: list[int] = field(default_factory=list)
-    log_probability: float = 0.0
-    finish: str | None = None
+def in_order(engine: Engine, jobs: Iterable[Job]) -> Iterator[tuple[Finished, list[Drawn]]]:
+    """Run jobs; yield the end of each, in their order, with what was told of it on the way if it is followed.
 
-    def note(self, drawn: Drawn) -> None:
-        self.log_probability += drawn.log_probability
-        self.finish = drawn.finish
-        if drawn.finish != "document":
-            self.ids.append(drawn.token)
-
-
-def unknown_words(words: Iterable[str], vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Return the words that the vocabulary does not have, each once."""
-    return tuple(dict.fromkeys(word for word in words if word not in vocabulary.ids))
-
-
-def join(ids: Sequence[int], vocabulary: Vocabulary, rules: Rules) -> tuple[tuple[str, ...], str]:
-    """Return the tokens of ids, and the text that they make."""
-    tokens = tuple(vocabulary.token(token_id) for token_id in ids)
-    return tokens, rules.tokenizer.join(tokens)
+    Memory is bounded however many there are: they are taken as rows become free, `AHEAD` for each row at most. An error
+    in the making of a job is raised once those before it are done.
+    """
+    source = iter(jobs)
+    pending: deque[Job] = deque()
+    ends: dict[Job, Finished] = {}
+    told: dict[Job, list[Drawn]] = defaultdict(list)
+    failure: RnnpipeError | None = None
+    while True:
+        while engine.free > 0 and len(pending) < AHEAD * engine.rows:
+            try:
+                job = next(source, None)
+            except RnnpipeError as error:
+                failure, job, source = error, None, iter(())
+            if job is None:
+                break
+            pending.append(job)
+            engine.add(job)
+        if not pending:
+            if failure is not None:
+                raise failure
+            return
+        for event in engine.step():
+            if isinstance(event, Finished):
+                ends[event.job] = event
+            else:
+                told[event.job].append(event)
+        while pending and pending[0] in ends:
+            job = pending.popleft()
+            yield ends.pop(job), told.pop(job, [])
 
 
 def continue_prompts(
-    engine: Engine,
-    vocabulary: Vocabulary,
-    rules: Rules,
-    prompts: Iterable[Prompt],
-    drawing: Drawing,
-    max_tokens: int,
+    engine: Engine, tokens: Tokens, rules: Rules, prompts: Iterable[Prompt], manner: Manner
 ) -> Iterator[Generated]:
-    """Yield a continuation for each prompt, in order.
+    """Yield a continuation for each prompt, in order."""
 
-    Memory is bounded however many there are: prompts are read as rows become free, `AHEAD` for each row at most.
-    """
-    source = enumerate(prompts)
-    begun: dict[int, _Begun] = {}
-    due = 0
-    while True:
-        while engine.free > 0 and len(begun) < AHEAD * engine.rows and (given := next(source, None)):
-            key, prompt = given
-            words = rules.tokenize(prompt.text)
-            begun[key] = _Begun(prompt, unknown_words(words, vocabulary))
-            ids = vocabulary.encode(words).tolist()
-            engine.add(Job(key, ids, drawing, max_tokens, seed=prompt.seed, number=prompt.number))
-        if not begun:
-            return
-        for drawn in engine.step():
-            assert isinstance(drawn.job.key, int)
-            begun[drawn.job.key].note(drawn)
-        while due in begun and (finish := begun[due].finish):
-            one = begun.pop(due)
-            tokens, text = join(one.ids, vocabulary, rules)
-            yield Generated(one.prompt, tokens, text, one.log_probability, finish, one.unknown)
-            due += 1
+    def job(prompt: Prompt) -> Job:
+        words, how = rules.tokenize(prompt.text), prompt.manner or manner
+        key = (prompt, unknown_words(words, tokens), how.stops)
+        return Job(key, encode(words, tokens), how.drawing, how.max_tokens, prompt.seed, prompt.number, how.stops)
+
+    for end, _ in in_order(engine, map(job, prompts)):
+        prompt, unknown, stops = end.job.key
+        yield generated(prompt, end.tokens.tolist(), end.log_probabilities.tolist(), end.finish, unknown, stops, tokens)
+
+
+def generated(
+    prompt: Prompt,
+    ids: Sequence[int],
+    log_probabilities: Iterable[float],
+    finish: Finish,
+    unknown: tuple[str, ...],
+    stops: Stops | None,
+    tokens: Tokens,
+) -> Generated:
+    """Return the continuation of drawn ids, the boundary among them if it ended the text."""
+    kept = ids[:-1] if finish == "document" else ids
+    text = tokens.spell(kept) if stops is None else stops.cut(kept)
+    told = tuple(tokens.texts[token_id] for token_id in kept)
+    return Generated(prompt, told, text, math.fsum(log_probabilities), finish, unknown)
+
+
+def unknown_words(words: Iterable[str], tokens: Tokens) -> tuple[str, ...]:
+    """Return the words that the vocabulary does not have, each once."""
+    return tuple(dict.fromkeys(word for word in words if word not in tokens.ids))
+
+
+def encode(words: Iterable[str], tokens: Tokens) -> list[int]:
+    """Return the ids of words; those that the vocabulary does not have get the unknown token's."""
+    return [tokens.ids.get(word, tokens.unknown) for word in words]

@@ -1,32 +1,99 @@
-"""Samplers: pure adjustments of logits, row by row, applied one after the other before the one draw."""
+"""Samplers: pure adjustments of logits, row by row, applied one after the other before the one draw.
+
+Shapes: B rows, V vocabulary, L tokens.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from rnnpipe.errors import UsageError
+from rnnpipe.generation.engine import NOTHING, Facts
+
+Past = Callable[[], Tensor]
+_ENDLESS = 1 << 62
 
 
-@dataclass(frozen=True)
 class Rows:
-    """What a sampler may know of each row: its seed, its prompt's number, and how many tokens it has drawn."""
+    """What a sampler may know of each row.
 
-    seeds: Tensor  # [B] int64
-    prompts: Tensor  # [B] int64
-    positions: Tensor  # [B] int64
+    seeds, prompts: its seed and its prompt's number, [B] int64. positions: how many tokens it has drawn, [B]. left: how
+    many it may still draw, this one counted, [B]. drawn: the ids of those that it has drawn, [B, L], -1 behind the
+    last. history: the same of its prompt and behind it of what it has drawn. Both are made only when asked for.
+    """
+
+    def __init__(
+        self,
+        seeds: Tensor,
+        prompts: Tensor,
+        positions: Tensor,
+        left: Tensor | None = None,
+        drawn: Past | None = None,
+        history: Past | None = None,
+    ) -> None:
+        self.seeds = seeds
+        self.prompts = prompts
+        self.positions = positions
+        self.left = torch.full_like(positions, _ENDLESS) if left is None else left
+        self._drawn = drawn or self._none
+        self._history = history or self._drawn
+
+    @classmethod
+    def of(cls, facts: Facts, device: torch.device) -> Rows:
+        """Return what an engine knows of some rows, on a device."""
+        seeds, prompts, positions, left = (
+            torch.from_numpy(each).to(device) for each in (facts.seeds, facts.numbers, facts.positions, facts.left)
+        )
+        return cls(
+            seeds,
+            prompts,
+            positions,
+            left,
+            lambda: torch.from_numpy(facts.drawn()).to(device),
+            lambda: torch.from_numpy(facts.history()).to(device),
+        )
+
+    @cached_property
+    def drawn(self) -> Tensor:
+        """Return the ids that each row has drawn."""
+        return self._drawn()
+
+    @cached_property
+    def history(self) -> Tensor:
+        """Return the ids of each row's prompt and behind them those that it has drawn."""
+        return self._history()
+
+    def pick(self, index: Tensor | slice) -> Rows:
+        """Return some of the rows."""
+        return Rows(
+            self.seeds[index],
+            self.prompts[index],
+            self.positions[index],
+            self.left[index],
+            lambda: self.drawn[index],
+            lambda: self.history[index],
+        )
+
+    def _none(self) -> Tensor:
+        return self.positions.new_empty(len(self.positions), 0)
 
 
 class Sampler(Protocol):
     """Changes logits [B, V], in float64, so that a row's result depends on that row alone.
 
-    A sampler may also have a method `probabilities(shares)` from the model's probabilities of the tokens, [V] float64,
-    to those with which they shall be drawn. `rnnpipe plugins check` then holds what is drawn against it, and against
-    `adjust` otherwise.
+    A sampler may also have
+    - a method `probabilities(shares)` from the model's probabilities of the tokens, [V] float64, to those with which
+      they shall be drawn. `rnnpipe plugins check` then holds what is drawn against it, and against `adjust` otherwise.
+    - a method `for_tokens(tokens: Tokens) -> Sampler` that returns the sampler for a vocabulary; it is called once.
+    - an attribute `first = True`: it comes before the temperature, wherever it is named. It says of tokens what may
+      follow, or looks at the model's own logits.
+    - a method `choose(logits, rows) -> tokens [B]`, what a draw behind `adjust` comes to where only one token is left.
     """
 
     def adjust(self, logits: Tensor, rows: Rows) -> Tensor:
@@ -39,9 +106,14 @@ class Greedy:
 
     def adjust(self, logits: Tensor, rows: Rows) -> Tensor:
         """Forbid all but the largest."""
-        forbidden = torch.full_like(logits, -math.inf)
-        best = logits.argmax(-1, keepdim=True)
-        return forbidden.scatter(-1, best, 0.0)
+        largest, best = logits.max(-1, keepdim=True)
+        allowed = torch.where(largest == -math.inf, largest, torch.zeros_like(largest))
+        return torch.full_like(logits, -math.inf).scatter(-1, best, allowed)
+
+    def choose(self, logits: Tensor, rows: Rows) -> Tensor:
+        """Return the largest."""
+        largest, best = logits.max(-1)
+        return torch.where(largest == -math.inf, NOTHING, best)
 
 
 class Temperature:
@@ -51,57 +123,40 @@ class Temperature:
         if not 0 <= temperature < math.inf:
             raise UsageError(f"temperature={temperature} is not accepted; it takes 0 (greedy) or more.")
         self.temperature = temperature
+        if not temperature:
+            self.choose = Greedy().choose
 
     def adjust(self, logits: Tensor, rows: Rows) -> Tensor:
         """Divide by the temperature."""
+        if self.temperature == 1:
+            return logits
         return logits / self.temperature if self.temperature else Greedy().adjust(logits, rows)
 
 
-class TopK:
-    """Only the k most likely tokens (Fan, Lewis & Dauphin 2018); of equal ones the first; all if k is larger."""
-
-    def __init__(self, k: int) -> None:
-        if k < 1:
-            raise UsageError(f"top-k={k} is not accepted; it takes 1 or more.")
-        self.k = k
-
-    def adjust(self, logits: Tensor, rows: Rows) -> Tensor:
-        """Forbid all but the k largest."""
-        order = logits.argsort(stable=True, dim=-1, descending=True)
-        forbidden = torch.full_like(logits, -math.inf)
-        kept = order[:, : self.k]
-        return forbidden.scatter(-1, kept, logits.gather(-1, kept))
-
-
-class TopP:
-    """The fewest most likely tokens whose probabilities reach p together (Holtzman et al. 2020)."""
-
-    def __init__(self, p: float) -> None:
-        if not 0 < p <= 1:
-            raise UsageError(f"top-p={p} is not accepted; it takes a number above 0, up to 1.")
-        self.p = p
-
-    def adjust(self, logits: Tensor, rows: Rows) -> Tensor:
-        """Forbid every token that is not needed to reach p."""
-        order = logits.argsort(stable=True, dim=-1, descending=True)
-        sorted_logits = logits.gather(-1, order)
-        shares = sorted_logits.softmax(-1)
-        before = shares.cumsum(-1) - shares
-        kept = sorted_logits.masked_fill(before >= self.p, -math.inf)
-        return torch.full_like(logits, -math.inf).scatter(-1, order, kept)
+def choose(logits: Tensor, rows: Rows, samplers: Sequence[Sampler]) -> Tensor:
+    """Return one token a row [B], drawn from logits [B, V] adjusted by samplers; -1 where none is left."""
+    for sampler in samplers[:-1]:
+        logits = sampler.adjust(logits, rows)
+    if not samplers:
+        return draw(logits, rows)
+    last: Callable[[Tensor, Rows], Tensor] | None = getattr(samplers[-1], "choose", None)
+    return draw(samplers[-1].adjust(logits, rows), rows) if last is None else last(logits, rows)
 
 
 def draw(logits: Tensor, rows: Rows) -> Tensor:
     """Return one token a row [B], drawn from softmax(logits) [B, V] with the row's own random number.
 
-    The number is a function of seed, prompt and position (`uniform`), so that a row's token depends on nothing else.
+    It is -1 where all logits are -inf. The number is a function of seed, prompt and position (`uniform`), so that a
+    row's token depends on nothing else.
     """
     cumulative = logits.double().softmax(-1).cumsum(-1)
-    threshold = uniform(rows) * cumulative[:, -1]
-    tokens = torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0]
+    total = cumulative[:, -1]
+    tokens = torch.searchsorted(cumulative, (uniform(rows) * total)[:, None], right=True)[:, 0]
     # Where rounding carries the threshold to the very end, the last possible token is meant, not one behind it.
-    last = logits.shape[-1] - 1 - torch.isfinite(logits).flip(-1).int().argmax(-1)
-    return torch.minimum(tokens, last)
+    if bool((tokens >= logits.shape[-1]).any()):
+        last = logits.shape[-1] - 1 - torch.isfinite(logits).flip(-1).int().argmax(-1)
+        tokens = torch.minimum(tokens, last)
+    return torch.where(total.isnan(), NOTHING, tokens)
 
 
 def uniform(rows: Rows) -> Tensor:

@@ -1,134 +1,221 @@
 """A language model of torch as a network that the engine runs.
 
-Shapes: B rows, T timesteps, V vocabulary.
+Shapes: B rows, V vocabulary.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from rnnpipe.backends.loop import LoopBackend
-from rnnpipe.generation.engine import ROW_TILE, Drawing, Draws, Ints, Keys
-from rnnpipe.generation.samplers import Rows, draw
-from rnnpipe.models.language_model import LanguageModel
-from rnnpipe.runtime import autocast
+from rnnpipe.generation.engine import Drawing, Draws, Facts, Ints, Likely
+from rnnpipe.generation.samplers import Rows, choose
+from rnnpipe.models.language_model import LanguageModel, Memory
+from rnnpipe.runtime import ROW_TILE, autocast
 
-MOST_ROWS = 256  # in one call of the model: more are not faster
+MOST_ROWS = 256  # in one call of the model: its numbers then stay in the cache, and more rows are not faster
 FIXED_ROWS = 64  # in every call, where the number of rows changes a row's bits
 _TESTED_STEPS = 3
 
 
 class TorchNetwork:
-    """Rows of a language model: logits, and the state behind them, whose leaves have the row as axis 0.
+    """Rows of a language model, in blocks that go through it together.
 
-    Rows are rounded up to `ROW_TILE` and at most `MOST_ROWS` go through the model at once, if a test of this model on
-    this machine finds that a row's bits then hang neither on their number nor on its place; otherwise always
-    `FIXED_ROWS` do. What is drawn for a row is therefore the same in every batch.
+    A block has at most `MOST_ROWS` rows, rounded up to `tile`, if a test of this model on this machine finds that a
+    row's bits then hang neither on how many there are nor on its place; otherwise every block has `FIXED_ROWS`. What is
+    drawn for a row is therefore the same in every batch.
     """
 
-    def __init__(self, model: LanguageModel, boundary: int, device: torch.device, precision: str) -> None:
+    def __init__(
+        self, model: LanguageModel, boundary: int, device: torch.device, precision: str, *, tile: int = ROW_TILE
+    ) -> None:
         self.boundary = boundary
         self.context = model.window
-        self._model = model
+        self.model = model
         self._device = device
         self._precision = precision
-        with torch.inference_mode(), autocast(device, precision):
-            logits, state = model.prime(torch.full((1, 1), boundary, device=device), torch.ones(1, dtype=torch.int64))
-        leaves, self._spec = pytree.tree_flatten(state)
-        self._fresh = [logits, *leaves]
-        self._leaves, self._rows = self._fresh, 1
-        self.tile, self._most = ROW_TILE, MOST_ROWS
+        self.tile, self._most = tile, max(tile, MOST_ROWS // tile * tile)
+        with self._computing():
+            start = torch.full((tile,), boundary, device=device)
+            blank = model.blank(tile)
+            first = model.absorb(start, blank)
+            # The types are those that all later timesteps leave behind.
+            types = model.absorb(start, first)
+            self._blank: Memory = tree_map(lambda leaf, like: leaf[:1].to(like.dtype), blank, types)
+            self._fresh: Memory = tree_map(lambda leaf, like: leaf[:1].to(like.dtype), first, types)
+        self._blocks: list[Memory] = []
+        self._rows = 0
         if not self._rows_are_alike():
             self.tile = self._most = FIXED_ROWS
 
-    @torch.inference_mode()
-    def arrange(self, order: Sequence[int]) -> None:
+    def arrange(self, order: Ints) -> None:
         """Make row i what row order[i] was, or fresh where that is -1."""
-        padded = -(-len(order) // self.tile) * self.tile
-        places = [*order, *range(len(order), padded)]
-        fresh = [row for row, place in enumerate(places) if not 0 <= place < self._rows]
-        for row in fresh:
-            places[row] = row if row < self._rows else 0
-        if places != list(range(self._rows)):
-            self._leaves = [leaf.index_select(0, self._tensor(places)) for leaf in self._leaves]
-        if fresh:
-            at = self._tensor(fresh)
-            pairs = zip(self._leaves, self._fresh, strict=True)
-            self._leaves = [leaf.index_copy(0, at, new.expand(len(fresh), *new.shape[1:])) for leaf, new in pairs]
-        self._rows = padded
+        with torch.inference_mode():
+            stay = len(order) == self._rows and np.array_equal(order[order >= 0], np.flatnonzero(order >= 0))
+            if not stay:
+                self._blocks = self._rearranged(order)
+                self._rows = len(order)
+            fresh = np.flatnonzero(order < 0)
+            for number in np.unique(fresh // self._most):
+                places = fresh[fresh // self._most == number] % self._most
+                at = torch.from_numpy(places).to(self._device)
+                renew = functools.partial(_renew, at=at)
+                self._blocks[number] = tree_map(renew, self._blocks[number], self._fresh)
 
-    @torch.inference_mode()
+    def _rearranged(self, order: Ints) -> list[Memory]:
+        """Return blocks whose rows are those of `order`; fresh ones, and those that fill the last tile, are any."""
+        blocks = []
+        for start in range(0, len(order), self._most):
+            part = np.maximum(order[start : start + self._most], 0)
+            size = -(-len(part) // self.tile) * self.tile
+            if not self._blocks:
+                blocks.append(tree_map(lambda leaf, n=size: leaf.repeat(n, *(1,) * (leaf.dim() - 1)), self._fresh))
+                continue
+            index = torch.from_numpy(np.concatenate((part, np.full(size - len(part), part[-1])))).to(self._device)
+            whole = tree_map(lambda *leaves: torch.cat(leaves), *self._blocks)
+            blocks.append(_rows_of(whole, index))
+        return blocks
+
     def read(self, tokens: Ints) -> None:
         """Read one token a row."""
-        padded = torch.zeros(self._rows, dtype=torch.int64)
-        padded[: len(tokens)] = torch.from_numpy(tokens)
-        ids = padded.to(self._device)
-        starts = range(0, self._rows, self._most)
-        parts = [self._step(ids, slice(start, start + self._most)) for start in starts]
-        self._leaves = parts[0] if len(parts) == 1 else [torch.cat(leaf) for leaf in zip(*parts, strict=True)]
+        with self._computing():
+            for number, memory in enumerate(self._blocks):
+                part = tokens[number * self._most : (number + 1) * self._most]
+                ids = torch.zeros(len(tree_leaves(memory)[0]), dtype=torch.int64)
+                ids[: len(part)] = torch.from_numpy(part)
+                self._blocks[number] = self.model.absorb(ids.to(self._device), memory)
 
-    def _step(self, ids: Tensor, rows: slice) -> list[Tensor]:
-        state = pytree.tree_unflatten([leaf[rows] for leaf in self._leaves[1:]], self._spec)
-        with autocast(self._device, self._precision), plain_steps(self._model):
-            logits, following = self._model.step(ids[rows], state)
-        return [logits, *pytree.tree_leaves(following)]
+    def draw(self, rows: Ints, facts: Facts, drawing: Drawing) -> Draws:
+        """Return the next token of some rows; all sums over the vocabulary are in float64."""
+        known = Rows.of(facts, self._device)
+        parts = []
+        for number, memory in enumerate(self._blocks):
+            start, stop = np.searchsorted(rows, (number * self._most, (number + 1) * self._most)).tolist()
+            if start < stop:
+                logits = self._foresee(memory, rows[start:stop] - number * self._most)
+                parts.append(self._draw(logits, known.pick(slice(start, stop)), drawing))
+        likely = [each for part in parts for each in part.likely or ()]
+        return Draws(
+            np.concatenate([part.tokens for part in parts]),
+            np.concatenate([part.log_probabilities for part in parts]),
+            likely or None,
+        )
+
+    def _foresee(self, memory: Memory, rows: Ints) -> Tensor:
+        """Return the logits [B, V], in float64, of some rows of a block; the readout runs for no others."""
+        with self._computing():
+            size = -(-len(rows) // self.tile) * self.tile
+            if size < len(tree_leaves(memory)[0]):
+                index = torch.from_numpy(np.concatenate((rows, np.full(size - len(rows), rows[-1])))).to(self._device)
+                memory = _rows_of(memory, index)
+                rows = np.arange(len(rows))
+            logits = self.model.foresee(memory).double()
+            return logits if len(rows) == len(logits) else logits[torch.from_numpy(rows).to(self._device)]
 
     @torch.inference_mode()
-    def draw(self, rows: Ints, keys: Keys, drawing: Drawing) -> Draws:
-        """Return the next token of some rows; all sums over the vocabulary are in float64."""
-        logits = self._leaves[0][torch.from_numpy(rows).to(self._device)].double()
+    def _draw(self, logits: Tensor, rows: Rows, drawing: Drawing) -> Draws:
         adjusted = logits
         if drawing.banned:
-            adjusted = logits.index_fill(-1, self._tensor(drawing.banned), -torch.inf)
-        own = Rows(*(torch.from_numpy(key).to(self._device) for key in (keys.seeds, keys.numbers, keys.positions)))
-        for sampler in drawing.samplers:
-            adjusted = sampler.adjust(adjusted, own)
-        tokens = draw(adjusted, own)
+            adjusted = logits.index_fill(-1, torch.tensor(drawing.banned, device=self._device), -torch.inf)
+        tokens = choose(adjusted, rows, drawing.samplers)
         total = logits.logsumexp(-1)
-        scores = logits.gather(-1, tokens[:, None])[:, 0] - total
-        return Draws(tokens.cpu().numpy(), scores.cpu().numpy(), _likely(logits, total, drawing.likely))
+        scores = logits.gather(-1, tokens.clamp(min=0)[:, None])[:, 0] - total
+        likely = _likely(logits, total, drawing.likely) if drawing.likely else None
+        return Draws(tokens.cpu().numpy(), scores.cpu().numpy(), likely)
+
+    # --- whole rows at once, for beam search ---
+
+    def prime(self, prompts: Sequence[Sequence[int]]) -> Memory:
+        """Return the memory of rows that have read these ids [B], and nothing before."""
+        with self._computing():
+            memory = _rows_of(self._blank, torch.zeros(len(prompts), dtype=torch.int64, device=self._device))
+            for place in range(max(map(len, prompts))):
+                going = torch.tensor([place < len(ids) for ids in prompts], device=self._device)
+                read = torch.tensor([ids[place] if place < len(ids) else 0 for ids in prompts], device=self._device)
+                memory = tree_map(functools.partial(_where, going), self._absorb(read, memory), memory)
+            return memory
+
+    def step(self, tokens: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """Read one token a row [B]: return the logits [B, V], in float64, and the memory behind it."""
+        with self._computing():
+            memory = self._absorb(tokens, memory)
+            parts = [self.model.foresee(part).double() for part in self._parts(memory)]
+            return torch.cat(parts)[: len(tokens)], memory
+
+    def _absorb(self, tokens: Tensor, memory: Memory) -> Memory:
+        read = [self.model.absorb(ids, part) for ids, part in self._parts((tokens, memory))]
+        joined: Memory = tree_map(lambda *leaves: torch.cat(leaves)[: len(tokens)], *read)
+        return joined
+
+    def _parts(self, memory: Memory) -> Iterator[Memory]:
+        """Yield rows in blocks, each rounded up to the tile by repeating the last row."""
+        rows = len(tree_leaves(memory)[0])
+        for start in range(0, rows, self._most):
+            size = -(-min(rows - start, self._most) // self.tile) * self.tile
+            index = torch.arange(start, start + size, device=self._device).clamp(max=rows - 1)
+            yield _rows_of(memory, index)
 
     def _rows_are_alike(self) -> bool:
         """Say whether rows get the same bits in a tile of their own and among others, behind them."""
-        tokens = np.random.default_rng(0).integers(0, self._model.vocab_size, (_TESTED_STEPS, MOST_ROWS))
+        tile = self.tile
+        tokens = np.random.default_rng(0).integers(0, self.model.vocab_size, (_TESTED_STEPS, self._most))
         found = []
-        for rows in (ROW_TILE, 3 * ROW_TILE, FIXED_ROWS, MOST_ROWS):
-            self.arrange([-1] * rows)
+        for rows in sorted({tile, 3 * tile, FIXED_ROWS // tile * tile, self._most}):
+            self._blocks, self._rows = [], 0
+            self.arrange(np.full(rows, -1))
             for step in tokens:
-                self.read(np.concatenate((step[: rows - ROW_TILE], step[-ROW_TILE:])))
-            found.append([leaf[-ROW_TILE:] for leaf in self._leaves])
-            self._leaves, self._rows = self._fresh, 1
+                self.read(np.concatenate((step[: rows - tile], step[-tile:])))
+            last = np.arange(rows)[-tile:]
+            every = self._foresee(self._blocks[0], np.arange(rows))[last]
+            found.append([every, self._foresee(self._blocks[0], last), *(m[last] for m in tree_leaves(self._blocks))])
+        self._blocks, self._rows = [], 0
         alone, *others = found
-        return all(torch.equal(mine, other) for rest in others for mine, other in zip(alone, rest, strict=True))
+        same = torch.equal(alone[0], alone[1])
+        return same and all(
+            torch.equal(mine, other) for rest in others for mine, other in zip(alone, rest, strict=True)
+        )
 
-    def _tensor(self, numbers: Sequence[int]) -> Tensor:
-        return torch.tensor(numbers, dtype=torch.int64, device=self._device)
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Compute without gradients in the run's precision; read windows by the cells' own `step`.
+
+        A backend that sorts windows by their lengths, as cuDNN's does, lets a row's bits hang on those of the others.
+        """
+        recurrent: Any = self.model.recurrent
+        backend = recurrent.backend
+        if self.context is not None:
+            recurrent.backend = LoopBackend.name
+        try:
+            with torch.inference_mode(), autocast(self._device, self._precision):
+                yield
+        finally:
+            recurrent.backend = backend
 
 
-@contextlib.contextmanager
-def plain_steps(model: LanguageModel) -> Iterator[None]:
-    """Have the cells' own `step` run, whatever the backend.
-
-    Backends gain by many timesteps at once. For one they are no faster, and one that sorts rows by their lengths, as
-    cuDNN's does, lets a row's bits hang on the lengths of the others.
-    """
-    recurrent = model.recurrent
-    backend, recurrent.backend = recurrent.backend, LoopBackend.name
-    try:
-        yield
-    finally:
-        recurrent.backend = backend
+def _rows_of(memory: Memory, index: Tensor) -> Memory:
+    rows: Memory = tree_map(lambda leaf: leaf.index_select(0, index), memory)
+    return rows
 
 
-def _likely(logits: Tensor, total: Tensor, count: int) -> list[tuple[tuple[int, float], ...]]:
-    if not count:
-        return [()] * len(logits)
+def _where(going: Tensor, following: Tensor, before: Tensor) -> Tensor:
+    """Return what follows in rows that go on, and what was before in the others."""
+    return torch.where(going.view(-1, *(1,) * (before.dim() - 1)), following, before)
+
+
+def _renew(leaf: Tensor, fresh: Tensor, *, at: Tensor) -> Tensor:
+    """Return the leaf with fresh rows at some places."""
+    return leaf.index_copy(0, at, fresh.expand(len(at), *fresh.shape[1:]))
+
+
+def _likely(logits: Tensor, total: Tensor, count: int) -> list[Likely]:
     order = logits.argsort(dim=-1, descending=True, stable=True)[:, :count]
     scores = logits.gather(-1, order) - total[:, None]
     return [tuple(zip(ids, row, strict=True)) for ids, row in zip(order.tolist(), scores.tolist(), strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,9 @@ from rnnpipe.errors import UsageError
 from rnnpipe.models.base import Model, last_outputs
 from rnnpipe.models.recurrent import Recurrent, States
 
-GenerationState: TypeAlias = tuple[Tensor, ...] | States
+# What rows have read, in nested tuples whose leaves have the row as axis 0: the last output [B, H] and the state of the
+# recurrent stack; with a window the last tokens [B, window] and how many there are [B].
+Memory: TypeAlias = tuple[Any, ...]
 
 
 class LanguageModel(Model):
@@ -88,31 +90,49 @@ class LanguageModel(Model):
 
     # --- one token at a time ---
 
-    def prime(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, GenerationState]:
-        """Read prompts: return the logits [B, V] behind each prompt's last token and the state there.
-
-        ids: [T, B], padded behind; lengths: [B], at least 1. Every leaf of the state has the batch as axis 0.
-        """
+    def blank(self, rows: int) -> Memory:
+        """Return the memory of rows that have read nothing; every leaf has the row as axis 0."""
+        weight = self.readout.weight
         if self.window is not None:
-            recent = self._last_tokens(ids, lengths)
-            return self._from_window(*recent), recent
-        x = self.encoder(ids)
-        y, state = self.recurrent(x, lengths=lengths)
-        ends = y[lengths.to(y.device) - 1, torch.arange(y.shape[1], device=y.device)]
-        return self.read_out(ends), state
+            return weight.new_zeros(rows, self.window, dtype=torch.int64), weight.new_zeros(rows, dtype=torch.int64)
+        y = weight.new_zeros(rows, self.recurrent.output_size)
+        return y, self.recurrent.initial_state(rows, y)
 
-    def step(self, tokens: Tensor, state: GenerationState) -> tuple[Tensor, GenerationState]:
-        """Read one token a row [B]: return the logits [B, V] behind it and the next state."""
+    def absorb(self, tokens: Tensor, memory: Memory) -> Memory:
+        """Read one token a row [B]; return the memory behind it."""
         if self.window is None:
-            y, following = self.recurrent(self.encoder(tokens[None]), state)
-            return self.read_out(y[0]), following
-        recent, lengths = state
-        assert isinstance(recent, Tensor) and isinstance(lengths, Tensor)
+            y, state = self.recurrent(self.encoder(tokens[None]), memory[1])
+            return y[0], state
+        recent, lengths = memory
         full = lengths == self.window
         recent = torch.where(full[:, None], recent.roll(-1, 1), recent)
         lengths = torch.where(full, lengths, lengths + 1)
-        recent = recent.scatter(1, lengths[:, None] - 1, tokens[:, None])
-        return self._from_window(recent, lengths), (recent, lengths)
+        return recent.scatter(1, lengths[:, None] - 1, tokens[:, None]), lengths
+
+    def foresee(self, memory: Memory) -> Tensor:
+        """Return the logits [B, V] of the token behind what each row has read, one token at least."""
+        if self.window is None:
+            return self.read_out(memory[0])
+        recent, lengths = memory
+        logits: Tensor = self(recent.t(), lengths=lengths)[0]
+        return logits
+
+    def prime(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Memory]:
+        """Read prompts at once: return the logits [B, V] behind each one's last token and the memory there.
+
+        ids: [T, B], padded behind; lengths: [B], at least 1.
+        """
+        if self.window is not None:
+            memory: Memory = self._last_tokens(ids, lengths)
+        else:
+            y, state = self.recurrent(self.encoder(ids), lengths=lengths)
+            memory = (y[lengths.to(y.device) - 1, torch.arange(y.shape[1], device=y.device)], state)
+        return self.foresee(memory), memory
+
+    def step(self, tokens: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """Read one token a row [B]: return the logits [B, V] behind it and the memory there."""
+        memory = self.absorb(tokens, memory)
+        return self.foresee(memory), memory
 
     def _last_tokens(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return the last `window` tokens of each prompt, [B, window], and how many there are."""
@@ -121,7 +141,3 @@ class LanguageModel(Model):
         steps = torch.arange(self.window, device=ids.device)[:, None]
         index = (lengths - kept + steps).clamp(max=ids.shape[0] - 1)
         return ids.gather(0, index).t(), kept
-
-    def _from_window(self, recent: Tensor, lengths: Tensor) -> Tensor:
-        logits: Tensor = self(recent.t(), lengths=lengths)[0]
-        return logits

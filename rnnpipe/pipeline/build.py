@@ -25,7 +25,7 @@ from rnnpipe.options import bind_options
 from rnnpipe.pipeline.common import load_rules
 from rnnpipe.pipeline.kind import MODELS, Kind, named_model
 from rnnpipe.plugins import full_registry
-from rnnpipe.runtime import Numerics, autocast, processor_name, resolve_device, resolve_precision
+from rnnpipe.runtime import ROW_TILE, Numerics, autocast, processor_name, resolve_device, resolve_precision
 from rnnpipe.text.rules import Named
 from rnnpipe.text.vocabulary import Vocabulary
 from rnnpipe.training.optimizers import with_fused
@@ -228,8 +228,16 @@ def resolve_numerics(
     if why is not None:
         refusals[f"{name}, compiled,"] = why
     _check_fast(config, name, refusals)
-    threads = torch.get_num_threads()
-    record = Numerics(device.type, precision, name, threads, torch.__version__, processor_name(), elementwise)
+    record = Numerics(
+        device.type,
+        precision,
+        name,
+        torch.get_num_threads(),
+        torch.__version__,
+        processor_name(),
+        elementwise,
+        int(recorded.get("row_tile", ROW_TILE)),
+    )
     return record, refusals
 
 

@@ -62,7 +62,8 @@ class Run:
         rules = self.vocabulary.rules
         device = torch.device(self.numerics.device)
         loaded = load_rules(rules.cleaner, rules.tokenizer)
-        return Reader(self.model, self.vocabulary, loaded, device, self.numerics.precision)
+        precision, tile = self.numerics.precision, self.numerics.row_tile
+        return Reader(self.model, self.vocabulary, loaded, device, precision, row_tile=tile)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnpipe.generation.samplers import Rows, Sampler, draw
+from rnnpipe.generation.samplers import Rows, Sampler, choose, draw
+from rnnpipe.generation.tokens import Tokens
 from rnnpipe.testing.randomness import require_untouched, undisturbed
 from rnnpipe.testing.report import Check, Failure, Finding, require
 from rnnpipe.testing.things import build, in_order, require_reachable, resolve
@@ -23,7 +24,10 @@ SIZES = (1, 2, 5, 17)  # V
 ROWS = 7
 DRAWS = 100_000
 LEVEL = 1e-6  # how rarely a good sampler would fail, if the seeds were not always the same
+_DRAWN = 3  # tokens that a row has drawn and that its prompt has, at most
 LEAST_EXPECTED = 5  # draws; rarer tokens are counted together, as the chi-square distribution asks
+
+_FACTS = ("seeds", "prompts", "positions", "left", "drawn", "history")
 
 Make = Callable[[], Sampler]
 Expected = Callable[[Tensor], Tensor]  # from shares [V] float64 to shares [V]
@@ -56,6 +60,7 @@ def _checks(thing: Any, options: Mapping[str, Any], expected: Expected | None) -
             Check("batch order", lambda: _batch_order(make())),
             Check("seeded", lambda: _seeded(make)),
             Check("random state", lambda: _random_state(make)),
+            Check("chooses", lambda: _chooses(make())),
             Check("chi-square", lambda: _chi_square(make(), expected)),
         ],
     )
@@ -73,9 +78,12 @@ def _builds(thing: Any, make: Make) -> str:
 # --- the cases ---
 
 
-def _cases(rows: int = ROWS) -> Iterator[tuple[str, Tensor]]:
-    """Yield logits [B, V] float64 with what they are called: the fewest tokens first; some of them forbidden."""
-    for size in SIZES:
+def _cases(sampler: Sampler, rows: int = ROWS) -> Iterator[tuple[str, Tensor]]:
+    """Yield logits [B, V] float64 with what they are called: the fewest tokens first; some of them forbidden.
+
+    A sampler for a vocabulary gets those in which there are tokens beside the specials.
+    """
+    for size in SIZES[2:] if hasattr(sampler, "for_tokens") else SIZES:
         generator = torch.Generator().manual_seed(size)
         normal = torch.randn(rows, size, generator=generator, dtype=torch.float64)
         yield f"V={size}, random logits", 2 * normal
@@ -86,8 +94,8 @@ def _cases(rows: int = ROWS) -> Iterator[tuple[str, Tensor]]:
             yield f"V={size}, all tokens but one forbidden", _forbid(2 * normal, size - 1)
 
 
-def _number() -> int:
-    return sum(1 for _ in _cases())
+def _number(sampler: Sampler) -> int:
+    return sum(1 for _ in _cases(sampler))
 
 
 def _forbid(logits: Tensor, number: int) -> Tensor:
@@ -96,72 +104,94 @@ def _forbid(logits: Tensor, number: int) -> Tensor:
     return logits.scatter(-1, places % logits.shape[-1], -math.inf)
 
 
-def _rows(number: int, position: int = 3) -> Rows:
-    """Return rows that differ in seed and prompt."""
+def _rows(number: int, size: int, *, alike: bool = False) -> Rows:
+    """Return rows of V = `size` that differ in seed and prompt and, unless they are `alike`, in what they have read."""
     generator = torch.Generator().manual_seed(number)
     seeds = torch.randint(0, 2**62, (number,), generator=generator)
-    return Rows(seeds, torch.arange(number), torch.full((number,), position))
-
-
-def _select(rows: Rows, index: Tensor) -> Rows:
-    return Rows(rows.seeds[index], rows.prompts[index], rows.positions[index])
+    positions = torch.full((number,), _DRAWN)
+    past = torch.randint(0, size, (1 if alike else number, 2 * _DRAWN), generator=generator).expand(number, -1)
+    if not alike:
+        positions = torch.arange(number) % (_DRAWN + 1)
+    places = torch.arange(2 * _DRAWN)
+    drawn = past.masked_fill(places >= positions[:, None], -1)[:, :_DRAWN]
+    history = past.masked_fill(places >= positions[:, None] + _DRAWN, -1)
+    return Rows(seeds, torch.arange(number), positions, _DRAWN + 1 - positions, lambda: drawn, lambda: history)
 
 
 def _copy(rows: Rows) -> Rows:
-    return Rows(rows.seeds.clone(), rows.prompts.clone(), rows.positions.clone())
+    """Return rows of which nothing is shared."""
+    return Rows(
+        rows.seeds.clone(),
+        rows.prompts.clone(),
+        rows.positions.clone(),
+        rows.left.clone(),
+        rows.drawn.clone,
+        rows.history.clone,
+    )
+
+
+def _bound(sampler: Sampler, size: int) -> Sampler:
+    """Return the sampler for a vocabulary of this size, letters and the specials, if it asks for one."""
+    bind = getattr(sampler, "for_tokens", None)
+    if bind is None:
+        return sampler
+    texts = [chr(ord("a") + number) for number in range(size)]
+    ids = {text: number for number, text in enumerate(texts[:-2])}
+    bound: Sampler = bind(Tokens(texts, size - 2, size - 1, ids, "".join))
+    return bound
 
 
 def _adjust(sampler: Sampler, logits: Tensor, rows: Rows) -> Tensor:
     """Adjust copies: whether it writes to what it is given is one check's concern."""
-    return sampler.adjust(logits.clone(), _copy(rows))
+    return _bound(sampler, logits.shape[-1]).adjust(logits.clone(), _copy(rows))
 
 
 # --- the checks ---
 
 
 def _shapes(sampler: Sampler) -> str:
-    for case, logits in _cases():
-        adjusted = _adjust(sampler, logits, _rows(ROWS))
+    for case, logits in _cases(sampler):
+        adjusted = _adjust(sampler, logits, _rows(ROWS, logits.shape[-1]))
         if not isinstance(adjusted, Tensor) or adjusted.shape != logits.shape or adjusted.dtype != torch.float64:
             what = f"{adjusted.dtype} {list(adjusted.shape)}" if isinstance(adjusted, Tensor) else repr(adjusted)
             raise Failure(f"logits {list(logits.shape)} in float64", what, case)
-    return f"kept, and float64, in {_number()} cases"
+    return f"kept, and float64, in {_number(sampler)} cases"
 
 
 def _input_untouched(sampler: Sampler) -> str:
-    for case, logits in _cases():
-        rows = _rows(ROWS)
+    for case, logits in _cases(sampler):
+        rows = _rows(ROWS, logits.shape[-1])
         own, own_rows = logits.clone(), _copy(rows)
-        sampler.adjust(own, own_rows)
+        _bound(sampler, logits.shape[-1]).adjust(own, own_rows)
         for name, before, after in (
             ("logits", logits, own),
-            *((name, getattr(rows, name), getattr(own_rows, name)) for name in ("seeds", "prompts", "positions")),
+            *((name, getattr(rows, name), getattr(own_rows, name)) for name in _FACTS),
         ):
             if not torch.equal(before, after):
                 first = [int(place) for place in (before != after).nonzero()[0]]
                 raise Failure(f"{name} that are not written to", f"another value at {first}", case)
-    return f"logits and rows as they were in {_number()} cases"
+    return f"logits and rows as they were in {_number(sampler)} cases"
 
 
 def _forbidden_tokens(sampler: Sampler) -> str:
-    for case, logits in _cases():
-        adjusted = _adjust(sampler, logits, _rows(ROWS))
+    for case, logits in _cases(sampler):
+        adjusted = _adjust(sampler, logits, _rows(ROWS, logits.shape[-1]))
         allowed_again = (logits == -math.inf) & (adjusted != -math.inf)
         if allowed_again.any():
             row, token = allowed_again.nonzero()[0].tolist()
             raise Failure("-inf stays -inf", f"{float(adjusted[row, token]):g} for token {token} of row {row}", case)
-    return f"stay forbidden in {_number()} cases"
+    return f"stay forbidden in {_number(sampler)} cases"
 
 
 def _a_token_is_left(sampler: Sampler) -> str:
     fewest = max(SIZES)
-    for case, logits in _cases():
-        adjusted = _adjust(sampler, logits, _rows(ROWS))
+    for case, logits in _cases(sampler):
+        adjusted = _adjust(sampler, logits, _rows(ROWS, logits.shape[-1]))
         if wrong := (adjusted.isnan() | (adjusted == math.inf)).nonzero().tolist():
             row, token = wrong[0]
             raise Failure("logits that are finite or -inf", f"{float(adjusted[row, token])} in row {row}", case)
         left = adjusted.isfinite().sum(-1)
-        if not left.all():
+        if not left.all() and not getattr(sampler, "first", False):  # what says what may follow may leave nothing
             raise Failure("a token that can be drawn in each row", f"none in row {int(left.argmin())}", case)
         fewest = min(fewest, int(left.min()))
     return f"at least {fewest}, and none not a number"
@@ -169,14 +199,14 @@ def _a_token_is_left(sampler: Sampler) -> str:
 
 def _batch_order(sampler: Sampler) -> str:
     order = torch.tensor([3, 0, 6, 2, 5, 1, 4])
-    for case, logits in _cases():
-        rows = _rows(ROWS)
+    for case, logits in _cases(sampler):
+        rows = _rows(ROWS, logits.shape[-1])
         whole = _adjust(sampler, logits, rows)
-        _require_equal(whole[order], _adjust(sampler, logits[order], _select(rows, order)), "in another order", case)
+        _require_equal(whole[order], _adjust(sampler, logits[order], rows.pick(order)), "in another order", case)
         for row in range(ROWS):
-            alone = _adjust(sampler, logits[row : row + 1], _select(rows, torch.tensor([row])))
+            alone = _adjust(sampler, logits[row : row + 1], rows.pick(torch.tensor([row])))
             _require_equal(whole[row : row + 1], alone, "alone in its batch", f"{case}, row {row} of {ROWS}")
-    return f"of no consequence, to the bit, in {_number()} cases"
+    return f"of no consequence, to the bit, in {_number(sampler)} cases"
 
 
 def _require_equal(expected: Tensor, received: Tensor, what: str, case: str) -> None:
@@ -189,33 +219,50 @@ def _require_equal(expected: Tensor, received: Tensor, what: str, case: str) -> 
 
 def _seeded(make: Make) -> str:
     sampler, other = make(), make()
-    for case, logits in _cases():
-        rows = _rows(ROWS)
+    for case, logits in _cases(sampler):
+        rows = _rows(ROWS, logits.shape[-1])
         first = _adjust(sampler, logits, rows)
         for again, what in ((sampler, "on a second call"), (other, "built anew")):
             _require_equal(first, _adjust(again, logits, rows), what, case)
-    return f"the same for the same seeds, prompts and positions, to the bit, in {_number()} cases"
+    return f"the same for the same seeds, prompts and positions, to the bit, in {_number(sampler)} cases"
 
 
 def _random_state(make: Make) -> str:
     def work() -> list[list[int]]:
-        sampler, rows = make(), _rows(ROWS)
-        return [draw(_adjust(sampler, logits, rows), rows).tolist() for _, logits in _cases()]
+        sampler = make()
+        cases = ((logits, _rows(ROWS, logits.shape[-1])) for _, logits in _cases(sampler))
+        return [draw(_adjust(sampler, logits, rows), rows).tolist() for logits, rows in cases]
 
     return require_untouched(work, f"{ROWS} rows each of V={', '.join(map(str, SIZES))}")
+
+
+def _chooses(sampler: Sampler) -> str:
+    """A `choose` of its own gives what a draw behind `adjust` does."""
+    if getattr(sampler, "choose", None) is None:
+        return "draws behind adjust"
+    for case, logits in _cases(sampler):
+        rows = _rows(ROWS, logits.shape[-1])
+        drawn = draw(_adjust(sampler, logits, rows), rows)
+        chosen = choose(logits.clone(), _copy(rows), [_bound(sampler, logits.shape[-1])])
+        if not torch.equal(drawn, chosen):
+            row = int((drawn != chosen).nonzero()[0, 0])
+            raise Failure("from choose what a draw behind adjust gives", f"{chosen[row]} for {drawn[row]}", case)
+    return f"what a draw behind adjust gives, in {_number(sampler)} cases"
 
 
 def _chi_square(sampler: Sampler, expected: Expected | None) -> str:
     """Draw many times from each distribution, with other seeds and prompts each time, and count."""
     expected = expected or getattr(sampler, "probabilities", None)
-    rows = _rows(DRAWS)
     worst = ""
     highest = 0.0
-    for case, logits in _cases(rows=1):
+    for case, logits in _cases(sampler, rows=1):
+        rows = _rows(DRAWS, logits.shape[-1], alike=True)
         if expected is None:
-            shares = _adjust(sampler, logits, _rows(1))[0].softmax(-1)
+            shares = _adjust(sampler, logits, rows.pick(slice(1)))[0].softmax(-1)
         else:
             shares = expected(logits[0].softmax(-1))
+        if bool(shares.isnan().all()):  # nothing is left to draw from
+            continue
         drawn = draw(_adjust(sampler, logits.repeat(DRAWS, 1), rows), rows)
         statistic, freedom = _statistic(drawn, shares, case)
         limit = critical_value(freedom)
@@ -230,7 +277,7 @@ def _chi_square(sampler: Sampler, expected: Expected | None) -> str:
         if freedom and statistic / limit >= highest:
             highest = statistic / limit
             worst = f"the highest statistic {statistic:.1f} of at most {limit:.1f} ({case})"
-    return f"{_number()} distributions, {DRAWS} draws each; {worst or 'one token possible in each'}"
+    return f"{_number(sampler)} distributions, {DRAWS} draws each; {worst or 'one token possible in each'}"
 
 
 def _statistic(drawn: Tensor, shares: Tensor, case: str) -> tuple[float, int]:

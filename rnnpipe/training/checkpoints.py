@@ -61,6 +61,11 @@ class Checkpoint:
         """Return the model's parameters by name."""
         return _load(self.path / WEIGHTS)
 
+    def weights_digest(self) -> str:
+        """Return the SHA-256 of the file of parameters."""
+        digest: str = read_record(self.path / MANIFEST, FORMAT, VERSION, sealed=True)["files"][WEIGHTS]["sha256"]
+        return digest
+
     def training(self) -> Any:
         """Return the nested state of optimizer, recurrent state and random generators."""
         try:

@@ -1,0 +1,139 @@
+"""Samplers that hold a text to a regular expression over its characters, or to a beginning.
+
+Shapes: B rows, V vocabulary, S states, L tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnnpipe.errors import UsageError
+from rnnpipe.generation.engine import Ints
+from rnnpipe.generation.regex import DEAD, Automaton, compile_regex, escape
+from rnnpipe.generation.samplers import Rows
+from rnnpipe.generation.tokens import Tokens
+
+_MOST_CELLS = 1 << 26  # of a table of states and tokens: 512 MB
+_NEVER = 1 << 40  # tokens to the end of a text that cannot end
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """How tokens move between states: the state behind each state and token [S, V], and how far an end then is.
+
+    A text begins in the last state. cost: tokens that are still needed behind a token until the text may end, [S, V].
+    ends: where the text may end, [S].
+    """
+
+    table: Tensor
+    cost: Tensor
+    ends: Tensor
+    boundary: int
+
+
+class Pattern:
+    """The whole text matches a regular expression (`rnnpipe.generation.regex` says which are read).
+
+    A token is allowed if the text can still come to match, and within the tokens that are left (Willard & Louf 2023,
+    arXiv:2307.09702); the document ends only where the text matches.
+    """
+
+    first = True
+
+    def __init__(self, regex: str) -> None:
+        self.regex = regex
+        self._walk: _Walk | None = None
+
+    def for_tokens(self, tokens: Tokens) -> Pattern:
+        """Return the sampler for a vocabulary; raise UsageError if no text of its tokens matches."""
+        bound = Pattern(self.regex)
+        bound._walk = _walk(self.regex, tokens, f"pattern {self.regex!r}")
+        return bound
+
+    def adjust(self, logits: Tensor, rows: Rows) -> Tensor:
+        """Forbid what cannot come to match."""
+        walk = self._walk
+        if walk is None:
+            return logits
+        table, cost, ends = (each.to(logits.device) for each in (walk.table, walk.cost, walk.ends))
+        states = torch.full_like(rows.positions, len(table) - 1)
+        for tokens in rows.drawn.unbind(1):
+            states = torch.where(tokens < 0, states, table[states, tokens.clamp(min=0)])
+        allowed = cost[states] < rows.left[:, None]
+        allowed[:, walk.boundary] = ends[states]
+        return logits.masked_fill(~allowed, -math.inf)
+
+
+class Prefix(Pattern):
+    """The text begins with a given one, and goes on freely."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(escape(text) + r"(?:.|\n)*")
+        self.text = text
+
+    def for_tokens(self, tokens: Tokens) -> Pattern:
+        """Return the sampler for a vocabulary; raise UsageError if its tokens cannot spell the beginning."""
+        bound = Pattern(self.regex)
+        bound._walk = _walk(self.regex, tokens, f"prefix {self.text!r}")
+        return bound
+
+
+def _walk(regex: str, tokens: Tokens, what: str) -> _Walk:
+    between = tokens.between
+    if between is None:
+        raise UsageError(f"{what}: the run's tokenizer does not put the same between any two tokens, which this needs.")
+    texts = ["" if n in (tokens.boundary, tokens.unknown) else text for n, text in enumerate(tokens.texts)]
+    automaton = compile_regex(regex, set("".join(texts)) | set(between))
+    table = _by_token(automaton, texts, between)
+    ends = np.append(automaton.accepting, automaton.accepting[0])
+    table[:, [tokens.boundary, tokens.unknown]] = DEAD
+    distance = _to_the_end(table, ends)
+    cost = np.where(table == DEAD, _NEVER, distance[table])
+    if distance[-1] >= _NEVER:
+        raise UsageError(f"{what}: no text of this run's tokens can match it.")
+    moves = torch.from_numpy(np.maximum(table, 0))
+    return _Walk(moves, torch.from_numpy(cost), torch.from_numpy(ends), tokens.boundary)
+
+
+def _by_token(automaton: Automaton, texts: list[str], between: str) -> Ints:
+    """Return the state behind each state and token [S + 1, V]; in the last row a text begins."""
+    states, width = len(automaton.table), max(map(len, texts), default=0)
+    if (states + 1) * len(texts) > _MOST_CELLS:
+        raise UsageError(f"the pattern has {states} states, too many for {len(texts)} tokens; make it simpler.")
+    # Behind its end a token leaves the state as it is: one more column. Once dead, a text stays dead: one more row.
+    stay = np.arange(states + 1)[:, None]
+    stay[-1] = DEAD
+    moves = np.concatenate((np.concatenate((automaton.table, np.full((1, automaton.table.shape[1]), DEAD))), stay), 1)
+    columns = np.full((len(texts), width), moves.shape[1] - 1)
+    for number, text in enumerate(texts):
+        columns[number, : len(text)] = [automaton.characters[character] for character in text]
+    behind: Any = np.arange(states)
+    for character in between:
+        behind = moves[behind, automaton.characters[character]]
+    found = np.repeat(np.append(behind, 0)[:, None], len(texts), 1)
+    for column in columns.T:
+        found = moves[found, column]
+    return found
+
+
+def _to_the_end(table: Ints, ends: np.ndarray[Any, np.dtype[np.bool_]]) -> Ints:
+    """Return how many tokens each state is from one where a text may end, _NEVER if there is none."""
+    before: list[list[int]] = [[] for _ in table]
+    for state, row in enumerate(table):
+        for target in np.unique(row[row != DEAD]).tolist():
+            before[target].append(state)
+    distance = np.full(len(table), _NEVER)
+    distance[ends] = 0
+    waiting = np.flatnonzero(ends).tolist()
+    for state in waiting:  # it grows on the way
+        for other in before[state]:
+            if distance[other] == _NEVER:
+                distance[other] = distance[state] + 1
+                waiting.append(other)
+    return distance

@@ -1,0 +1,137 @@
+"""From what a person asks to what the engine runs: the names of samplers become objects here."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from rnnpipe.errors import UsageError
+from rnnpipe.generation.best import best_continuations
+from rnnpipe.generation.generate import BATCH_ROWS, Reader
+from rnnpipe.generation.prompts import Generated, Manner, Prompt, continue_prompts
+from rnnpipe.generation.samplers import Sampler
+from rnnpipe.generation.stops import Stops
+from rnnpipe.pipeline.requests import Asked, Options
+from rnnpipe.plugins import full_registry
+
+Warn = Callable[[str], None]
+_KEPT = 64  # manners that are kept for prompts to come: patterns have large tables
+
+
+def answer_prompts(
+    reader: Reader, asked: Iterable[Asked], *, rows: int = BATCH_ROWS, warn: Warn, skip: Warn | None = None
+) -> Iterator[tuple[Asked, Generated]]:
+    """Yield each prompt with its text, in order, `rows` at a time.
+
+    warn: told of what is likely not meant. skip: told of a prompt whose own options do not go, which is then left out;
+    without it UsageError is raised, once the texts before it are done.
+    """
+    manners = Manners(reader, warn)
+    given: deque[Asked] = deque()
+
+    def prompts() -> Iterator[Prompt]:
+        for one in asked:
+            try:
+                manner = manners.make(one.options)
+            except UsageError as error:
+                if skip is None:
+                    raise UsageError(_placed(one, error)) from None
+                skip(_placed(one, error))
+                continue
+            given.append(one)
+            yield Prompt(one.id, one.text, one.number, one.seed, manner)
+
+    nothing = Manner(reader.drawing(()), 1)  # every prompt has its own
+    for generated in continue_prompts(reader.engine(rows), reader.tokens, reader.rules, prompts(), nothing):
+        yield given.popleft(), generated
+
+
+def search_prompts(
+    reader: Reader, asked: Iterable[Asked], options: Options, *, rows: int = BATCH_ROWS
+) -> Iterator[tuple[Asked, Generated]]:
+    """Yield each prompt with one of its best texts, in order: a prompt's `number` is the rank, from 0."""
+    beam = options.beam
+    assert beam is not None, "a search was asked for"
+    groups: deque[list[Asked]] = deque()
+
+    def prompts() -> Iterator[Prompt]:
+        for group in _by_prompt(asked):
+            groups.append(group)
+            yield Prompt(group[0].id, group[0].text, 0, group[0].seed)
+
+    found = best_continuations(
+        reader,
+        prompts(),
+        width=beam.width,
+        best=beam.best,
+        max_tokens=options.max_tokens,
+        alpha=beam.alpha,
+        allow_unknown=options.allow_unknown,
+        rows=rows,
+    )
+    for texts in found:
+        for one in groups.popleft():
+            yield one, texts[one.number]
+
+
+def _by_prompt(asked: Iterable[Asked]) -> Iterator[list[Asked]]:
+    """Yield what is asked of one prompt together: ranks that go up."""
+    group: list[Asked] = []
+    for one in asked:
+        if group and one.number <= group[-1].number:
+            yield group
+            group = []
+        group.append(one)
+    if group:
+        yield group
+
+
+def _placed(asked: Asked, error: UsageError) -> str:
+    return f"{asked.place}: {error}" if asked.place else str(error)
+
+
+class Manners:
+    """Makes the manners of prompts for one run; prompts with the same options get the same object.
+
+    warn: told once of a stop string that can never occur, and of a k larger than the vocabulary.
+    """
+
+    def __init__(self, reader: Reader, warn: Warn) -> None:
+        self._reader = reader
+        self._warn = warn
+        self._made: dict[str, Manner] = {}
+
+    def make(self, options: Options) -> Manner:
+        """Return the manner of options; raise UsageError for those that do not go with each other or with the run."""
+        key = json.dumps(options.to_json(), sort_keys=True)
+        if key not in self._made:
+            if len(self._made) >= _KEPT:
+                del self._made[next(iter(self._made))]
+            self._made[key] = self._make(options)
+        return self._made[key]
+
+    def _make(self, options: Options) -> Manner:
+        drawing = self._reader.drawing(build_samplers(options), allow_unknown=options.allow_unknown)
+        size = self._reader.vocabulary.size
+        if options.top_k is not None and options.top_k > size:
+            self._warn(f"warning: top-k={options.top_k} of a vocabulary of {size}: any token can be drawn")
+        if not options.stop and not options.sentence:
+            return Manner(drawing, options.max_tokens)
+        stops = Stops(self._reader.tokens, options.stop, options.sentence)
+        for string in stops.impossible():
+            self._warn(f"warning: the stop string {string!r} can never occur: this run's tokens do not spell it")
+        return Manner(drawing, options.max_tokens, stops)
+
+
+def build_samplers(options: Options) -> list[Sampler]:
+    """Return the samplers of options, in order."""
+    registry = full_registry()
+    samplers: list[Sampler] = [registry.build("sampler", "temperature", {"temperature": options.temperature})]
+    if options.top_k is not None:
+        samplers.append(registry.build("sampler", "top-k", {"k": options.top_k}))
+    if options.top_p is not None:
+        samplers.append(registry.build("sampler", "top-p", {"p": options.top_p}))
+    if options.temperature == 0:
+        del samplers[1:]  # the one token that greedy leaves is the most likely one
+    return [*samplers, *(registry.build("sampler", one.name, one.options) for one in options.samplers)]
