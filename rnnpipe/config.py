@@ -165,16 +165,16 @@ def apply_settings(config: Config, settings: Iterable[str]) -> Config:
 def plugin_from_text(text: str) -> Named:
     """Return the name and options in `NAME` or `NAME:key=value,key=value`, the form for command-line options.
 
-    A comma belongs to a value unless a key and `=` stand behind it.
+    A comma in quotes or brackets belongs to the value.
     """
     name, _, options = text.partition(":")
-    words = list(filter(None, _NEXT_OPTION.split(options)))
+    words = _OPTION.findall(options)
     if not name or not all("=" in word for word in words):
         raise UsageError(f"'{text}': expected NAME or NAME:key=value,key=value.")
     return Named(name, options_from_text(words))
 
 
-_NEXT_OPTION = re.compile(r",(?=[A-Za-z_][A-Za-z_0-9]*=)")
+_OPTION = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\[[^\]]*\]|\{[^}]*\}|[^,])+""")
 
 
 def options_from_text(words: Iterable[str]) -> dict[str, Any]:

@@ -671,7 +671,10 @@ def test_generate_warns_of_unknown_words(words_run: Path):
     ],
 )
 def test_a_bad_line_of_jsonl_is_named(source: bytes, said: str, words_run: Path):
-    assert said in fail("generate", words_run, "--file", "-", "--jsonl", code=1, stdin=source)
+    result = call("generate", words_run, "--file", "-", "--jsonl", "--max-tokens", 2, stdin=source)
+    assert result.code == 1
+    assert said in result.error
+    assert [row["prompt"] for row in result.jsonl()] == ["a"] * source.count(b'"a"}'), "what came before is answered"
 
 
 def test_prompts_that_cannot_be_read(words_run: Path):
