@@ -674,7 +674,9 @@ def test_a_bad_line_of_jsonl_is_named(source: bytes, said: str, words_run: Path)
     result = call("generate", words_run, "--file", "-", "--jsonl", "--max-tokens", 2, stdin=source)
     assert result.code == 1
     assert said in result.error
-    assert [row["prompt"] for row in result.jsonl()] == ["a"] * source.count(b'{"prompt": "a"}\n'), "what came before is answered"
+    assert [row["prompt"] for row in result.jsonl()] == ["a"] * source.count(b'{"prompt": "a"}\n'), (
+        "what came before is answered"
+    )
 
 
 def test_prompts_that_cannot_be_read(words_run: Path):
