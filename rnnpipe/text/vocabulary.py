@@ -392,23 +392,26 @@ def _parse_body(path: Path, lines: Iterable[bytes], types: int) -> tuple[list[st
     """Return the tokens and counts of the lines, which must be as many as the first line promises."""
     tokens: list[str] = []
     counts: list[int] = []
-    before: tuple[int, bytes] | None = None
+    count, raw = 10**18, b""  # more than any, so that the first line is in order
     for number, line in enumerate(lines, 2):
-        count, tab, token = line.rstrip(b"\n").partition(b"\t")
+        digits, tab, token = line.rstrip(b"\n").partition(b"\t")
+        before = (count, raw)
         try:
-            if not tab or not count.isdigit() or len(count) > 18 or not line.endswith(b"\n"):
+            if not tab or not digits.isdigit() or len(digits) > 18 or not line.endswith(b"\n"):
                 raise ValueError("expected `count TAB token`")
-            text = unescape(token.decode("utf-8"))
-            order = (-int(count), text.encode("utf-8"))
+            count, raw = int(digits), token
+            text = token.decode("utf-8")
+            if b"\\" in token:
+                text = unescape(text)
+                raw = text.encode("utf-8")
         except ValueError as error:
             raise InputError(f"{path}, line {number}: {error}; received {line[:60]!r}.") from None
-        if before is not None and order <= before:
+        if count > before[0] or (count == before[0] and raw <= before[1]):
             raise InputError(f"{path}, line {number}: out of order or twice; lines go by descending count, then token.")
         if len(tokens) == types:
             raise InputError(f"{path}, line {number}: one more than the {types} types that the first line promises.")
-        before = order
         tokens.append(text)
-        counts.append(int(count))
+        counts.append(count)
     if len(set(tokens)) < len(tokens):
         twice = next(token for token, number in Counter(tokens).items() if number > 1)
         raise InputError(f"{path}: {twice[:60]!r} stands in two lines; a token has one count.")
