@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from rnnpipe.data.base import PARTS, Part
+from rnnpipe.data.corpora.texts import open_undivided
 from rnnpipe.errors import UsageError
 from rnnpipe.text.files import Errors, TextFile, character_boundary, cut_characters, line_boundary, read_block
-from rnnpipe.text.opening import check_encodings, open_texts
+from rnnpipe.text.opening import check_encodings
 
 Cut = Literal["line", "character"]
 
@@ -65,7 +66,7 @@ class TextFiles:
     def texts(self, split: Part, spool: Path, at: Cut) -> Sequence[TextFile]:
         """Return the byte ranges of one part, one for each file that has any."""
         if spool not in self._opened:
-            self._opened[spool] = open_texts(self.inputs, spool, self.encoding, self.errors)
+            self._opened[spool] = open_undivided(self.inputs, spool, self.encoding, self.errors)
         parts = (split_text(text, self.shares, at) for text in self._opened[spool])
         return [part[split] for part in parts if split in part]
 

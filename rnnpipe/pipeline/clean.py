@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rnnpipe.data.base import PARTS, TextDataset, TextFileDataset
+from rnnpipe.data.corpora.texts import open_parts
 from rnnpipe.data.text_files import TextFiles, temporary_folder
 from rnnpipe.durable import atomic_directory, write_record
 from rnnpipe.errors import InputError, UsageError
@@ -23,7 +24,6 @@ from rnnpipe.plugins import text_registry
 from rnnpipe.text.cleaning import CleaningReport
 from rnnpipe.text.corpus import FORMAT, META, OWN_FILES, VERSION, CleanTotals, is_corpus, load_corpus, write_clean
 from rnnpipe.text.files import Errors, TextFile, total_bytes
-from rnnpipe.text.opening import open_texts
 from rnnpipe.text.rules import Named
 
 
@@ -56,7 +56,7 @@ def clean(
         )
     check_output_folder(out, META, FORMAT, OWN_FILES, inputs)
     with temporary_folder() as spool:
-        parts = {"all": open_texts(inputs, spool, encoding, errors)}
+        parts = open_parts(inputs, spool, encoding, errors)
         return _write(out, parts, cleaner, errors, progress, expect, skip=False)
 
 

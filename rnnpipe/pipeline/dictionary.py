@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rnnpipe.data.corpora.texts import open_parts
 from rnnpipe.data.text_files import temporary_folder
 from rnnpipe.errors import InputError
 from rnnpipe.pipeline.common import (
@@ -24,7 +25,6 @@ from rnnpipe.pipeline.engines import LOCAL, Engine
 from rnnpipe.text.counting import Counts
 from rnnpipe.text.files import Errors, TextFile, total_bytes
 from rnnpipe.text.large import write_dictionary
-from rnnpipe.text.opening import open_texts
 from rnnpipe.text.rules import Named, TextRules
 from rnnpipe.text.runs import Spill
 from rnnpipe.text.subwords import subword_counts
@@ -69,7 +69,7 @@ def build_dict(
     progress: Progress = no_progress,
     expect: Progress = no_progress,
 ) -> Built:
-    """Count the tokens of texts, or of the training parts of cleaned corpora, and write the dictionary `out`, if any.
+    """Count the tokens of texts, or of the training parts of corpora, and write the dictionary `out`, if any.
 
     The file is the same to the byte for any number of workers and any order of inputs. `cleaner` None means the one
     that a cleaned corpus went through, otherwise `unicode-words`. A tokenizer that learns does so from the counts, and
@@ -85,7 +85,11 @@ def build_dict(
             chosen = [(corpus, "train" if "train" in corpus.parts else "all") for corpus in corpora]
             by_part = [(corpus.texts(part), part) for corpus, part in chosen]
         else:
-            by_part = [(open_texts(inputs, spool, encoding, errors), "all")]
+            parts = open_parts(inputs, spool, encoding, errors)
+            part = next((part for part in ("train", "all") if part in parts), None)
+            if part is None:
+                raise InputError(f"{', '.join(inputs)}: has no training part, which a dictionary counts.")
+            by_part = [(parts[part], part)]
         texts = [text for part_texts, _ in by_part for text in part_texts]
         rules = TextRules(cleaner or (corpora[0].cleaner if corpora else Named("unicode-words")), tokenizer)
         loader = rules_loader(rules, corpora, "--cleaner")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rnnpipe.data.corpora.texts import open_parts
 from rnnpipe.data.tokens import DICTIONARY, FORMAT, META, OWN_FILES, VERSION, TokenFolder, load_tokens
 from rnnpipe.durable import resumable_directory, write_record
 from rnnpipe.errors import InputError
@@ -22,7 +23,6 @@ from rnnpipe.pipeline.common import (
 from rnnpipe.pipeline.encode_parts import write_parts
 from rnnpipe.pipeline.engines import LOCAL, Engine
 from rnnpipe.text.files import Errors, TextFile, total_bytes
-from rnnpipe.text.opening import open_texts
 from rnnpipe.text.vocabulary import load_vocabulary
 
 
@@ -68,7 +68,7 @@ def encode(
             for part in corpus.parts:
                 parts.setdefault(part, []).extend(corpus.texts(part))
         if not corpora:
-            parts = {"all": open_texts(inputs, spool, encoding, errors)}
+            parts = open_parts(inputs, spool, encoding, errors)
         loader = rules_loader(vocabulary.rules, corpora, str(dictionary))
         made_from = fingerprint(
             {

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from rnnpipe.durable import read_toml
-from rnnpipe.errors import InputError, did_you_mean, unknown_name
+from rnnpipe.errors import InputError, UsageError, did_you_mean, unknown_name
+from rnnpipe.text.opening import check_encodings
 
 SUFFIXES = (".tar.gz", ".tgz", ".zip")
 MAX_BYTES = 1 << 40
@@ -29,7 +30,10 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class CorpusFile:
-    """One file of a corpus. `unpacked_size`: of an archive, the most bytes that its files may have together."""
+    """One file of a corpus. `unpacked_size`: of an archive, the most bytes that its files may have together.
+
+    fetched: whether it has a URL of its own, and so lies in the cache and not beside the manifest.
+    """
 
     file: str
     url: str
@@ -38,6 +42,7 @@ class CorpusFile:
     language: tuple[str, ...] = ()
     split: str | None = None
     unpacked_size: int | None = None
+    fetched: bool = False
 
     @property
     def folder(self) -> str | None:
@@ -49,7 +54,10 @@ class CorpusFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A corpus: its name, what people need to know of it, and its files."""
+    """A corpus: its name, what people need to know of it, and its files.
+
+    encoding: of all of them, as `--encoding` takes it.
+    """
 
     name: str
     title: str
@@ -58,6 +66,7 @@ class Manifest:
     language: tuple[str, ...]
     homepage: str | None
     files: tuple[CorpusFile, ...]
+    encoding: str = "utf-8"
 
     @property
     def size(self) -> int:
@@ -108,7 +117,17 @@ def load_manifest(path: Path) -> Manifest:
         language=_languages(table, path),
         homepage=_text(table, "homepage", path) if "homepage" in table else None,
         files=corpus_files,
+        encoding=_encoding(table, path),
     )
+
+
+def _encoding(table: Mapping[str, Any], path: Path) -> str:
+    if "encoding" not in table:
+        return "utf-8"
+    try:
+        return ",".join(check_encodings(_text(table, "encoding", path)))
+    except UsageError as error:
+        raise InputError(f"{path}: encoding: {error}") from None
 
 
 def _file(record: Mapping[str, Any], path: Path) -> CorpusFile:
@@ -130,7 +149,7 @@ def _file(record: Mapping[str, Any], path: Path) -> CorpusFile:
     if reason:
         raise InputError(f"{path}: url of {file}: {reason}.")
     size = _size(record, "size", file, path)
-    return CorpusFile(file, url, size, digest, _languages(record, path), split, unpacked)
+    return CorpusFile(file, url, size, digest, _languages(record, path), split, unpacked, "url" in record)
 
 
 def refusal(url: str) -> str | None:
