@@ -209,6 +209,28 @@ def test_flags_and_settings_override_the_configuration():
     assert config["runtime"]["seed"] == 7
 
 
+def test_a_fast_backend_or_none():
+    """`--require-fast` and `--backend` refuse with the reason before anything is trained."""
+    slow = fail("train", KITCHEN, "-o", "run", *settings(model__cell="cifg"), "--require-fast", code=1)
+    assert "only the plain loop over time is left" in slow
+    assert "hoisted: plain torch would be slower than the loop: windows too small" in slow
+    refused = fail("train", KITCHEN, "-o", "run", *settings(model__cell="mgu"), "--backend", "hoisted", code=2)
+    assert "backend 'hoisted' refuses: MGU is no GatedCell" in refused
+    assert not Path("run/checkpoints").exists()
+    said = succeed("train", KITCHEN, "-o", "run", *settings(model__cell="lstm"), "--require-fast").err
+    assert "backend cudnn" in said
+
+
+def test_how_a_backend_ran_is_recorded_and_obeyed():
+    words = ("train", KITCHEN, "-o", "run", *settings(model__cell="cifg"), "--backend", "hoisted")
+    assert "backend hoisted (plain)" in succeed(*words).err
+    numerics = tomllib.loads(Path("run/config.toml").read_text(encoding="utf-8"))["numerics"]
+    assert (numerics["backend"], numerics["elementwise"]) == ("hoisted", "plain")
+    Path("run/run.json").unlink()  # as if it had been interrupted
+    assert "backend hoisted (plain)" in succeed("train", "--resume", "run").err
+    succeed("eval", "run")
+
+
 @pytest.mark.parametrize("level", ["word", "char"])
 def test_the_config_of_a_run_repeats_it_exactly(level: str, shared: Path):
     run = shared / f"{level}s"

@@ -323,6 +323,20 @@ def test_compiles_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend.elementwise([c.double() for c in cells], 1 << 10, 16, ready=False)[1] == "float64 is not compiled"
 
 
+def test_it_is_chosen_where_it_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hoisted, "no_compiler", lambda device: None)
+    rnn = Recurrent(LSTM, 3, 8, backends=[HoistedBackend(), LoopBackend()])
+    large, small = torch.empty(1 << 10, 16, 3), torch.empty(1 << 10, 15, 3)
+    assert rnn.refusals(large) == ("hoisted", {})
+    chosen, refusals = rnn.refusals(small)
+    assert chosen == "loop"
+    assert refusals == {
+        "hoisted": "plain torch would be slower than the loop: windows too small to win back the compilation"
+    }
+    rnn.backend = "hoisted"  # by name, it runs whatever it accepts
+    assert rnn.refusals(small) == ("hoisted", {})
+
+
 def test_without_a_compiler_it_runs_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     no_compiler.cache_clear()

@@ -46,6 +46,15 @@ class Compiling(Protocol):
         ...
 
 
+@runtime_checkable
+class Selective(Protocol):
+    """A backend that is not the fastest of those that accept wherever it accepts."""
+
+    def drawback(self, cells: Sequence[Cell], x_TBI: Tensor, lengths: Tensor | None) -> str | None:
+        """Return why the automatic choice is to pass over this backend, in words, or None; asked if it accepts."""
+        ...
+
+
 class Unavailable:
     """Stands for a backend that cannot be built: it refuses everything, with the reason.
 
@@ -75,13 +84,15 @@ def choose(
     """Return the backend to use and the refusals of those that were asked before it, by name.
 
     With `wanted` a name, that backend is used or BackendRefusal raised; with "auto", the one of highest priority that
-    accepts.
+    accepts and sees no drawback.
     """
     refusals: dict[str, str] = {}
     for backend in sorted(backends, key=lambda backend: -backend.priority):
         if wanted not in ("auto", backend.name):
             continue
         reason = refusal_of(backend, cells, x_TBI, lengths)
+        if reason is None and wanted == "auto" and isinstance(backend, Selective):
+            reason = backend.drawback(cells, x_TBI, lengths)
         if reason is None:
             return backend, refusals
         refusals[backend.name] = reason

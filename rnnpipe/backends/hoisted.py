@@ -18,7 +18,8 @@ from torch import Tensor
 
 from rnnpipe.backends.compile import no_compiler
 from rnnpipe.backends.derive import Untraceable, tensors_of, trace_pointwise
-from rnnpipe.backends.layer import Inputs, Plan, run_forward, run_layer
+from rnnpipe.backends.layer import Inputs, Plan, run_layer
+from rnnpipe.backends.loop import LoopBackend
 from rnnpipe.cells.base import Cell, GatedCell, Gates, State
 from rnnpipe.errors import BackendRefusal
 
@@ -34,7 +35,7 @@ class HoistedBackend:
     """Runs any gated cell by its `pointwise`; compiled where that pays, otherwise in plain torch.
 
     compile: "auto" compiles training in float32 or bfloat16 from a certain size of window, where a compiler is there;
-    everything else runs in plain torch, so that a loss is the same whenever it is evaluated.
+    other training runs in plain torch, and what needs no gradient in the loop, where there is nothing to win.
     """
 
     name = "hoisted"
@@ -63,6 +64,8 @@ class HoistedBackend:
         self, cells: Sequence[Cell], x_TBI: Tensor, states: Sequence[State], lengths: Tensor | None
     ) -> tuple[Tensor, list[State]]:
         """Run each layer over all timesteps."""
+        if not torch.is_grad_enabled():
+            return LoopBackend().run(cells, x_TBI, states, lengths)
         mask = None
         if lengths is not None:
             steps = torch.arange(x_TBI.shape[0], device=x_TBI.device)
@@ -73,6 +76,15 @@ class HoistedBackend:
             x_TBI, final = self._run_layer(cell, x_TBI, state, mask)
             finals.append(final)
         return x_TBI, finals
+
+    def drawback(self, cells: Sequence[Cell], x_TBI: Tensor, lengths: Tensor | None) -> str | None:
+        """Decline what would run in plain torch, which measured 0.6 to 1.0 times the loop's speed."""
+        for cell in cells:
+            assert isinstance(cell, GatedCell), "it has not been refused"
+            reason = self._why_plain(cell, *x_TBI.shape[:2])
+            if reason is not None:
+                return f"plain torch would be slower than the loop: {reason}"
+        return None
 
     def elementwise(self, cells: Sequence[Cell], steps: int, batch: int, *, ready: bool) -> tuple[str, str | None]:
         """Return "compiled" or "plain", how training on such windows runs what is elementwise, and why it is plain.
@@ -147,14 +159,9 @@ class HoistedBackend:
         spare = gates is None  # u is our own product
         given = Inputs(u.contiguous(), weight, bias, initial, constants, mask, spare)
         steps, batch = x.shape[:2]
-        if torch.is_grad_enabled() and any(t.requires_grad for t in (u, weight, *initial, *constants)):
-            compiled = self._why_plain(cell, steps, batch) is None
-            compiled = compiled and self._compile(plan, batch, masked=mask is not None) is None
-            outputs, *finals = run_layer(plan, compiled, given)
-        else:
-            with torch.autocast(u.device.type, enabled=False):
-                trace = run_forward(plan, plan.forward(batch, mask is not None, False), given, keep=False)
-            outputs, finals = trace.states[0], [leaf[(steps - 1) % len(leaf)] for leaf in trace.states[1:]]
+        compiled = self._why_plain(cell, steps, batch) is None
+        compiled = compiled and self._compile(plan, batch, masked=mask is not None) is None
+        outputs, *finals = run_layer(plan, compiled, given)
         y = outputs if mask is None else torch.where(mask, outputs, outputs.new_zeros(()))
         return y, (outputs[-1], *finals)
 
