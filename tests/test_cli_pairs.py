@@ -120,6 +120,7 @@ def test_subwords(tmp_path: Path) -> None:
     assert succeed("translate", "subwords", "the cook").out.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["transformer", "encoder-decoder"])
 def test_other_models_learn(tmp_path: Path, name: str) -> None:
     options = {"transformer": {"model__name__heads": 2}, "encoder-decoder": {"model__name__input_feeding": "true"}}[
@@ -135,6 +136,7 @@ DESK = f"parallel:source={CORPORA / 'ferry-desk.said'},target={CORPORA / 'ferry-
 SAME = f"parallel:source={EN},target={EN}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dataset", "epochs", "options"),
     [

@@ -262,6 +262,7 @@ def test_next_word(tmp_path: Path, corpora: Path) -> None:
         assert config["text"]["cleaner"] == "ascii-words"
 
 
+@pytest.mark.slow
 def test_en_ja(tmp_path: Path, corpora: Path) -> None:
     """Every variant at reduced size, on pairs of our own under the names of the published ones."""
     pairs = tmp_path / "pairs"
