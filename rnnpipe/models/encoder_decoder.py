@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rnnpipe.errors import UsageError
@@ -103,14 +102,14 @@ class EncoderDecoder(PairModel):
     ) -> tuple[Tensor, Tensor, Tensor, tuple[tuple[Tensor, ...], ...], Tensor]:
         outputs = self.encoder.outputs(self.embed_source(source), lengths)
         state = self.bridge(last_outputs(outputs, lengths, self.encoder), self.decoder)
-        memory = F.dropout(outputs, self.dropout, self.training).transpose(0, 1)
+        memory = self.drop(outputs).transpose(0, 1)
         keys = memory if self.attention is None else self.attention.keys(memory)
         mask = torch.arange(source.shape[0], device=source.device) < lengths.to(source.device)[:, None]
         return memory, keys, mask, state, memory.new_zeros(source.shape[1], self.embedding_size)
 
     def _attend(self, outputs: Tensor, memory: Tensor, keys: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return features [T, B, F] and weights [B, T, S] for the decoder's outputs [T, B, H]."""
-        outputs = F.dropout(outputs, self.dropout, self.training)
+        outputs = self.drop(outputs)
         weights = None
         if self.attention is not None:
             contexts, weights = self.attention(outputs.transpose(0, 1), keys, memory, mask)

@@ -87,16 +87,28 @@ class PairModel(Model):
 
     def read_out(self, features: Tensor) -> Tensor:
         """Return logits [..., V] for features [..., F]."""
-        logits: Tensor = self.readout(F.dropout(features, self.dropout, self.training))
+        logits: Tensor = self.readout(self.drop(features))
         return logits
 
     def embed_source(self, ids: Tensor) -> Tensor:
         """Return the vectors of source ids [S, B]."""
-        return F.dropout(self.source_encoder(ids), self.dropout, self.training)
+        return self.drop(self.source_encoder(ids))
 
     def embed_target(self, ids: Tensor) -> Tensor:
         """Return the vectors of target ids [T, B]."""
-        return F.dropout(self.target_encoder(ids), self.dropout, self.training)
+        return self.drop(self.target_encoder(ids))
+
+    def drop(self, values: Tensor) -> Tensor:
+        """Return values [T, B, F] with some left out in training: the same of a pair at every T (Gal & Ghahramani 2016).
+
+        Of values without a time, [N, F], each by itself.
+        """
+        if not self.training or not self.dropout:
+            return values
+        if values.dim() == 2:
+            return F.dropout(values, self.dropout)
+        kept = torch.empty_like(values[0]).bernoulli_(1 - self.dropout)
+        return values * kept.div_(1 - self.dropout)
 
 
 def width_of(encoder: nn.Module) -> int:

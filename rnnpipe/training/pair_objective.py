@@ -19,6 +19,7 @@ from rnnpipe.models.recurrent import States
 from rnnpipe.runtime import autocast
 from rnnpipe.training.evaluate import Loss, evaluating
 from rnnpipe.training.objective import Evaluated, Units
+from rnnpipe.training.readout_loss import readout_loss
 
 _BATCH_PAIRS = 64  # of one evaluation batch
 
@@ -52,12 +53,12 @@ class PairObjective:
 
     def loss(self, model: PairModel, batch: PairBatch, state: States | None) -> tuple[Tensor, States]:
         """Return the mean loss of a batch's target tokens, smoothed as `training.label_smoothing` says."""
-        sampled = self._sampling_rate(batch.cursor)
+        sampled, smoothing = self._sampling_rate(batch.cursor), self.config.label_smoothing
         if sampled:
-            logits, extra = sampled_logits(model, batch, sampled), None
-        else:
-            logits, extra = target_logits(model, batch)
-        loss = F.cross_entropy(logits.float(), wanted(batch), label_smoothing=self.config.label_smoothing)
+            logits = sampled_logits(model, batch, sampled).float()
+            return F.cross_entropy(logits, wanted(batch), label_smoothing=smoothing), ()
+        features, extra = target_features(model, batch)
+        loss = readout_loss(model.readout, model.drop(features), wanted(batch), smoothing)
         return loss if extra is None else loss + extra / batch.items, ()
 
     def _sampling_rate(self, cursor: Cursor) -> float:
@@ -81,13 +82,13 @@ class PairObjective:
         return Evaluated(found.nats, {"perplexity": found.perplexity})
 
 
-def target_logits(model: PairModel, batch: PairBatch) -> tuple[Tensor, Tensor | None]:
-    """Return logits [N, V] of a batch's N target tokens, each read behind the true ones, and what else is a loss.
+def target_features(model: PairModel, batch: PairBatch) -> tuple[Tensor, Tensor | None]:
+    """Return features [N, F] of a batch's N target tokens, each read behind the true ones, and what else is a loss.
 
-    The readout, which costs most, sees no padding.
+    The readout, which costs most, thus sees no padding.
     """
     features, extra = model(batch.source, batch.source_lengths, batch.target[:-1])
-    return model.read_out(features[_inside(batch)]), extra
+    return features[_inside(batch)], extra
 
 
 def sampled_logits(model: PairModel, batch: PairBatch, rate: float) -> Tensor:
@@ -127,8 +128,9 @@ def pair_loss(
     with evaluating(model), autocast(device, precision):
         for first in range(0, len(order), _BATCH_PAIRS):
             batch = make_batch(pairs, order[first : first + _BATCH_PAIRS], source_end, target_end).to(device)
-            logits, extra = target_logits(model, batch)
-            total += F.cross_entropy(logits.float(), wanted(batch), reduction="sum").item()
+            features, extra = target_features(model, batch)
+            logits = model.read_out(features).float()
+            total += F.cross_entropy(logits, wanted(batch), reduction="sum").item()
             total += 0.0 if extra is None else float(extra)
             count += batch.items
     return Loss(total / count, count)
