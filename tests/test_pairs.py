@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from rnnpipe.config import TrainingConfig
-from rnnpipe.data.pairs import Pairs, batches_per_epoch, make_batch, pair_batches, side_of
+from rnnpipe.data.pairs import PairBatch, Pairs, batches_per_epoch, make_batch, pair_batches, side_of
 from rnnpipe.data.parallel import Parallel
 from rnnpipe.data.windows import Cursor
 from rnnpipe.errors import InputError, UsageError
@@ -26,14 +27,16 @@ from rnnpipe.models.encoder_decoder import EncoderDecoder
 from rnnpipe.models.encoders import Embedding
 from rnnpipe.models.hierarchical import cut_turns
 from rnnpipe.models.latent import Annealing, Gaussian, divergence
-from rnnpipe.models.pair_model import PairParts
+from rnnpipe.models.pair_model import PairModel, PairParts
 from rnnpipe.models.recurrent import Recurrent
 from rnnpipe.plugins import full_registry
 from rnnpipe.text.cleaning import none
 from rnnpipe.text.rules import Named, Rules, TextRules
 from rnnpipe.text.tokenizing import whitespace
 from rnnpipe.text.vocabulary import build_vocabulary
-from rnnpipe.training.pair_objective import PairObjective, pair_loss, sampled_logits, target_logits, wanted
+from rnnpipe.training import readout_loss as readout_loss_module
+from rnnpipe.training.pair_objective import PairObjective, pair_loss, sampled_logits, target_features, wanted
+from rnnpipe.training.readout_loss import readout_loss
 
 SOURCE_END, TARGET_END = 7, 9
 
@@ -218,16 +221,59 @@ def objective(pairs: Pairs, **settings: Any) -> PairObjective:
     return PairObjective(pairs, pairs, SOURCE_END, TARGET_END, TrainingConfig(**settings), 0)
 
 
+def target_logits(model: PairModel, batch: PairBatch) -> Tensor:
+    return model.read_out(target_features(model, batch)[0])
+
+
 def test_the_loss_is_that_of_each_pair_alone() -> None:
     pairs, model = random_pairs(9), small_model().double().eval()
     together = pair_loss(model, pairs, SOURCE_END, TARGET_END, torch.device("cpu"), "float32")
     nats = 0.0
     for row in range(9):
         batch = make_batch(pairs, np.array([row]), SOURCE_END, TARGET_END)
-        logits, _ = target_logits(model, batch)
+        logits = target_logits(model, batch)
         nats -= float(logits.detach().log_softmax(-1).gather(1, batch.target[1:]).sum())
     assert together.tokens == sum(pairs.target.lengths) + 9
     assert together.nats * together.tokens == pytest.approx(nats, rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("count", "classes"), [(1, 2), (7, 13), (130, 5)])
+def test_the_loss_of_a_readout_is_the_plain_one(
+    count: int, classes: int, smoothing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loss and every gradient, over several pieces of the table of logits."""
+    monkeypatch.setattr(readout_loss_module, "_CHUNK", 4 * classes)
+    torch.manual_seed(0)
+    readout = torch.nn.Linear(3, classes).double()
+    features = torch.randn(count, 3, dtype=torch.float64, requires_grad=True)
+    right = torch.randint(classes, (count,))
+    found = []
+    for loss in (
+        readout_loss(readout, features, right, smoothing),
+        F.cross_entropy(readout(features), right, label_smoothing=smoothing),
+    ):
+        gradients = torch.autograd.grad(3 * loss, (features, readout.weight, readout.bias))
+        found.append((loss, *gradients))
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_the_loss_of_a_readout_is_taken_in_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    readout = torch.nn.Linear(64, 999)
+    features = torch.randn(50, 64, requires_grad=True)
+    right = torch.randint(999, (50,))
+    found = []
+    with torch.autocast("cpu", torch.bfloat16):
+        for loss in (
+            readout_loss(readout, features, right, 0.1),
+            F.cross_entropy(readout(features).float(), right, label_smoothing=0.1),
+        ):
+            found.append((loss, *torch.autograd.grad(loss, (features, readout.weight, readout.bias))))
+    assert [each.dtype for each in found[0]] == [torch.float32] * 4
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-6, atol=0)
+    for ours, plain in zip(found[0][1:], found[1][1:], strict=True):
+        assert float((ours - plain).norm() / plain.norm()) < 0.01
 
 
 def test_smoothing_is_the_mixture_with_the_uniform_distribution() -> None:
@@ -236,17 +282,17 @@ def test_smoothing_is_the_mixture_with_the_uniform_distribution() -> None:
     with torch.no_grad():
         plain = float(objective(pairs).loss(model, batch, None)[0])
         smoothed = float(objective(pairs, label_smoothing=0.2).loss(model, batch, None)[0])
-        uniform = -float(target_logits(model, batch)[0].log_softmax(-1).mean())
+        uniform = -float(target_logits(model, batch).log_softmax(-1).mean())
     assert smoothed == pytest.approx(0.8 * plain + 0.2 * uniform, rel=1e-5)
 
 
 def test_scheduled_sampling_ends_at_teacher_forcing_and_at_the_models_own_tokens() -> None:
     pairs, model = random_pairs(5), small_model()
     batch = make_batch(pairs, np.arange(5), SOURCE_END, TARGET_END)
-    torch.testing.assert_close(sampled_logits(model, batch, 0.0), target_logits(model, batch)[0])
+    torch.testing.assert_close(sampled_logits(model, batch, 0.0), target_logits(model, batch))
     torch.manual_seed(1)
     own = sampled_logits(model, batch, 1.0)
-    assert not torch.allclose(own, target_logits(model, batch)[0])
+    assert not torch.allclose(own, target_logits(model, batch))
     ramp = objective(pairs, scheduled_sampling=0.5, scheduled_sampling_epochs=4)
     assert [ramp._sampling_rate(Cursor(epoch)) for epoch in (0, 1, 4, 9)] == [0.0, 0.125, 0.5, 0.5]
 
@@ -267,7 +313,7 @@ def test_any_cell_reads_and_writes(cell: str) -> None:
     )  # fmt: skip
     model = EncoderDecoder(parts)
     batch = make_batch(random_pairs(6), np.arange(6), SOURCE_END, TARGET_END)
-    loss = torch.nn.functional.cross_entropy(target_logits(model, batch)[0], wanted(batch))
+    loss = F.cross_entropy(target_logits(model, batch), wanted(batch))
     loss.backward()  # type: ignore[no-untyped-call]
     assert math.isfinite(loss.item())
     gradient = model.source_encoder.weight.grad

@@ -99,9 +99,9 @@ class PairModel(Model):
         return self.drop(self.target_encoder(ids))
 
     def drop(self, values: Tensor) -> Tensor:
-        """Return values [T, B, F] with some left out in training: the same of a pair at every T (Gal & Ghahramani 2016).
+        """Return values [T, B, F] with some left out in training, of a pair the same ones at every timestep.
 
-        Of values without a time, [N, F], each by itself.
+        (Gal & Ghahramani 2016.) Of values [N, F], without time, each is left out by itself.
         """
         if not self.training or not self.dropout:
             return values

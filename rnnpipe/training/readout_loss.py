@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 _CHUNK = 1 << 19  # numbers of the table [N, V] that are turned into probabilities at once: they fit a processor's cache
@@ -17,21 +16,22 @@ _CHUNK = 1 << 19  # numbers of the table [N, V] that are turned into probabiliti
 def readout_loss(readout: nn.Linear, features: Tensor, wanted: Tensor, smoothing: float = 0.0) -> Tensor:
     """Return the mean cross-entropy of readout(features) [N, V] against classes [N], in float32 at least.
 
-    It is `F.cross_entropy(readout(features), wanted, label_smoothing=smoothing)`, whose table of probabilities, and that
-    of their gradient, would be larger than all else of a training step: here they exist a few rows at a time, and only
-    the gradient of the logits, in the precision of the product (autocast's, where it is on), is kept.
+    It is `F.cross_entropy(readout(features), wanted, label_smoothing=smoothing)`, whose tables of probabilities and of
+    their gradient would be larger than all else of a training step. Here they exist a few rows at a time, and only the
+    gradient of the logits, in the precision of the product (autocast's, where it is on), is kept.
     """
-    if not torch.is_grad_enabled():
-        return F.cross_entropy(readout(features).float(), wanted, label_smoothing=smoothing)
     kind = features.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else features.dtype
     weight, bias = readout.weight.to(dtype), readout.bias.to(dtype)
-    loss: Tensor = _ReadoutLoss.apply(features.to(dtype), weight, bias, wanted, smoothing)
+    loss: Tensor = _ReadoutLoss.apply(features.to(dtype), weight, bias, wanted, smoothing)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _ReadoutLoss(torch.autograd.Function):
-    """loss = mean_n of logsumexp(z_n) - (1 - e) z_n[w_n] - e mean(z_n); dz_n = (softmax(z_n) - (1 - e) 1[w_n] - e/V) / N."""
+    """The loss of logits z_n and classes w_n, and its gradient, e being the smoothing.
+
+    mean over n of logsumexp(z_n) - (1 - e) z_n[w_n] - e mean(z_n);  (softmax(z_n) - (1 - e) 1[w_n] - e / V) / N
+    """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, wanted: Tensor, smoothing: float) -> Tensor:
@@ -40,13 +40,13 @@ class _ReadoutLoss(torch.autograd.Function):
             count, classes = logits.shape
             total = logits.new_zeros((), dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
             rows = max(1, _CHUNK // classes)
-            for chunk, right in zip(logits.split(rows), wanted.split(rows), strict=True):
+            for chunk, right in zip(torch.split(logits, rows), torch.split(wanted, rows), strict=True):
                 total += _differentiate(chunk, right, smoothing, count)
             ctx.save_for_backward(features, weight, logits)
         return total / count
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         features, weight, gradient = ctx.saved_tensors
         with torch.autocast(features.device.type, enabled=False):
             scale = grad.to(features.dtype)
