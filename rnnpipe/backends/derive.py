@@ -21,7 +21,6 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.func import functional_call, functionalize, vjp
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from rnnpipe.cells.base import GatedCell, Gates, State
 
@@ -154,6 +153,9 @@ def _trace_cell(
     def flat(*given: Tensor) -> Any:
         swapped = dict(zip((f"cell.{name}" for name in known), given[third:], strict=True))
         return functional_call(module, swapped, (given[:first], given[first:second], given[second:third]))
+
+    # Imported here: it brings a computer algebra system, which takes a third of a second to load.
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
     with FakeTensorMode(), torch.device(cell.weight_hh.device):
         dtypes = [u_dtype] * cell.input_gates + [r_dtype] * cell.recurrent_gates + [*state_dtypes]

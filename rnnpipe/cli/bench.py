@@ -1,4 +1,4 @@
-"""`rnnpipe bench corpus|train|cells|vectors`."""
+"""`rnnpipe bench corpus|train|cells|vectors|generate`."""
 
 from __future__ import annotations
 
@@ -148,3 +148,42 @@ def cells_(cells: tuple[str, ...], shapes: str, rounds: int, precision: str, as_
     print_table(table, right=(4, 5, 6, 7))
     for no in refused:
         say(f"{no.cell}: {no.backend} refuses: {no.reason}")
+
+
+@command.command("generate")
+@click.argument("run", type=PATH, metavar="RUN")
+@click.option("--prompts", type=click.IntRange(min=1), default=1024, show_default=True, help="At once.")
+@click.option("--tokens", type=click.IntRange(min=1), default=200, show_default=True, help="For each prompt.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Of all programs in turns.")
+@click.option(
+    "--precision", "precisions", type=click.Choice(["float32", "bfloat16"]), multiple=True, help="Repeatable. [both]"
+)
+@click.option("--temperature", type=float, default=1.0, show_default=True, help="0 is greedy.")
+@click.option("--peer/--no-peer", default=True, show_default=True, help="Measure transformers' generate as well, once.")
+@json_option
+def generate(
+    run: Path,
+    prompts: int,
+    tokens: int,
+    rounds: int,
+    precisions: tuple[str, ...],
+    temperature: float,
+    peer: bool,
+    as_json: bool,
+) -> None:
+    """Measure generation with RUN against its matrix products alone, a loop of one prompt at a time, and the
+    `generate` of transformers with a GPT-2 of as many parameters."""
+    from rnnpipe.bench.generate import bench_generation
+    from rnnpipe.pipeline.requests import Options
+
+    options = Options(temperature=temperature)
+    found = bench_generation(
+        run, prompts, tokens, rounds, precisions or ("float32", "bfloat16"), options, peer=peer, report=say
+    )
+    if as_json:
+        print_json(asdict(found))
+        return
+    table = [("program", "precision", "tokens/s", "ours / its")]
+    table += [(r.program, r.precision, f"{r.tokens_per_second:,.0f}", f"{r.ratio:.2f}") for r in found.rows]
+    print_table(table, right=(2, 3))
+    click.echo(f"\nfirst token after the start of a process: {found.first_token_seconds:.2f} s")
