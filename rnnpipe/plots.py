@@ -91,6 +91,22 @@ def draw_lines(
     _save(figure, path, title)
 
 
+def draw_bars(bars: Mapping[str, Mapping[str, float]], path: Path, *, title: str, x: str) -> None:
+    """Write horizontal bars to a PNG file, by series and, within, by row; a line stands at 1."""
+    rows = list(dict.fromkeys(row for series in bars.values() for row in series))
+    figure = _figure(8, 1 + 0.25 * sum(map(len, bars.values())))
+    axis = figure.subplots()
+    for number, (name, series) in enumerate(bars.items()):
+        at = [rows.index(row) + (number - (len(bars) - 1) / 2) * 0.8 / len(bars) for row in series]
+        axis.barh(at, list(series.values()), height=0.8 / len(bars), label=name)
+    axis.axvline(1, color="black", linewidth=1)
+    axis.set_yticks(range(len(rows)), rows)
+    axis.invert_yaxis()
+    axis.set_xlabel(x)
+    axis.legend()
+    _save(figure, path, title)
+
+
 def draw_surface(
     x: Any, y: Any, cost: Any, paths: Mapping[str, Any], path: Path, *, title: str, names: tuple[str, str]
 ) -> None:

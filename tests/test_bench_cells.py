@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import pytest
 from cli import fail, succeed
 
@@ -21,6 +24,21 @@ def test_rows_and_refusals() -> None:
         assert row["first_seconds"] > 0
     refused = {(row["cell"], row["backend"]) for row in found["refused"]}
     assert {("minlstm", "hoisted"), ("minlstm", "cudnn"), ("lstm", "scan")} <= refused
+
+
+def test_a_table_and_a_figure_in_files(tmp_path: Path) -> None:
+    words = ("--cell", "cifg", "--cell", "mgu", "--shapes", "2x1x3x4", "--rounds", 1)
+    table, figure = tmp_path / "cells.csv", tmp_path / "cells.png"
+    precisions = ("--precision", "float32", "--precision", "bfloat16")
+    found = succeed("bench", "cells", *words, *precisions, "--csv", table, "--plot", figure, "--json").json()["cells"]
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
+    assert [list(row.values()) for row in rows] == [
+        ["" if v is None else str(v) for v in row.values()] for row in found
+    ]
+    assert {row["precision"] for row in rows} == {"float32", "bfloat16"}
+    assert all((row["of_bound"] is None) == (row["cell"] == "mgu") for row in found)  # its products are not of one form
+    assert all(row["of_bound"] > 0 for row in found if row["cell"] == "cifg")
+    assert figure.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_table_for_people() -> None:

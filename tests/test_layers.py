@@ -36,8 +36,8 @@ MAY_IMPORT = {
         "training", "vectors",
     },
     "bench": {
-        "backends", "config", "data", "generation", "models", "pipeline", "plugins", "runtime", "text", "training",
-        "vectors",
+        "backends", "cells", "config", "data", "generation", "models", "pipeline", "plugins", "runtime", "text",
+        "training", "vectors",
     },
     "testing": {
         "backends", "cells", "config", "data", "generation", "models", "options", "pipeline", "plugins", "runtime",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
 from rnnpipe.backends.base import Backend, Compiling, refusal_of
+from rnnpipe.bench.products import bare_products
 from rnnpipe.errors import UsageError
 from rnnpipe.models.recurrent import Recurrent
 from rnnpipe.plugins import full_registry
@@ -26,7 +30,8 @@ class CellRow:
     """One backend of one cell at one shape: forward and backward, medians over the rounds.
 
     form: "compiled" or "plain" where a backend has the choice. first_seconds: of the first call, which compiles.
-    ratio: its tokens a second by those of nn.LSTM, the median of the ratios round by round.
+    ratio: its tokens a second by those of nn.LSTM; of_bound: the time of its matrix products alone by its own, None
+    where they are unknown; both the median of the ratios round by round.
     """
 
     cell: str
@@ -38,6 +43,12 @@ class CellRow:
     microseconds_per_step: float
     first_seconds: float
     ratio: float
+    of_bound: float | None
+
+    @property
+    def label(self) -> str:
+        """The backend, and its form where it has the choice."""
+        return f"{self.backend} {self.form}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -60,15 +71,15 @@ def parse_shape(text: str) -> tuple[int, int, int, int]:
 
 
 def bench_cells(
-    names: Sequence[str], shapes: Sequence[str], rounds: int, precision: str, report: Report
+    names: Sequence[str], shapes: Sequence[str], rounds: int, precisions: Sequence[str], report: Report
 ) -> tuple[list[CellRow], list[Refused]]:
     """Measure forward and backward of one layer of each cell (all that are registered if none is named)."""
     device = resolve_device("auto")
-    precision = resolve_precision(precision, device)
     sizes = [parse_shape(shape) for shape in shapes]
+    cases = list(itertools.product(zip(shapes, sizes, strict=True), [resolve_precision(p, device) for p in precisions]))
     rows: list[CellRow] = []
     refused: list[Refused] = []
-    for shape, (T, B, I, H) in zip(shapes, sizes, strict=True):  # noqa: E741
+    for (shape, (T, B, I, H)), precision in cases:  # noqa: E741
         x = torch.randn(T, B, I, device=device)
         peer = nn.LSTM(I, H).to(device)
         _seconds(peer, x, precision)
@@ -124,31 +135,37 @@ def _measure(
 ) -> list[CellRow]:
     """Measure the backends of one cell and the peer in turns."""
     first = [_seconds(_using(stack, candidate.backend), x, precision) for candidate in taken]
+    products = bare_products(stack.cells()[0], x, precision)
     times: list[list[float]] = [[] for _ in taken]
     ratios: list[list[float]] = [[] for _ in taken]
+    bounds: list[list[float]] = [[] for _ in taken]
     for _ in range(rounds):
         base = _seconds(peer, x, precision)
+        bound = None if products is None else _timed(products, x)
         for number, candidate in enumerate(taken):
             seconds = _seconds(_using(stack, candidate.backend), x, precision)
             times[number].append(seconds)
             ratios[number].append(base / seconds)
+            if bound is not None:
+                bounds[number].append(bound / seconds)
     rows = []
-    for candidate, begun, spent, ratio in zip(taken, first, times, ratios, strict=True):
-        median = statistics.median(spent)
-        T, B = x.shape[:2]
+    T, B = x.shape[:2]
+    for number, candidate in enumerate(taken):
+        median = statistics.median(times[number])
         row = CellRow(
-            name,
-            candidate.backend.name,
-            candidate.form,
-            shape,
-            precision,
-            T * B / median,
-            median / T * 1e6,
-            begun,
-            statistics.median(ratio),
+            cell=name,
+            backend=candidate.backend.name,
+            form=candidate.form,
+            shape=shape,
+            precision=precision,
+            tokens_per_second=T * B / median,
+            microseconds_per_step=median / T * 1e6,
+            first_seconds=first[number],
+            ratio=statistics.median(ratios[number]),
+            of_bound=statistics.median(bounds[number]) if bounds[number] else None,
         )
         rows.append(row)
-        report(f"{name}, {row.backend} {row.form}".rstrip() + f", {shape}, {precision}: {row.ratio:.2f} of {PEER}")
+        report(f"{name}, {row.label}, {shape}, {precision}: {row.ratio:.2f} of {PEER}")
     return rows
 
 
@@ -160,11 +177,19 @@ def _using(stack: Recurrent, backend: Backend) -> Recurrent:
 def _seconds(module: nn.Module, x: Tensor, precision: str) -> float:
     """Return the seconds of one forward and backward pass."""
     module.zero_grad(set_to_none=True)
+
+    def train() -> None:
+        with autocast(x.device, precision):
+            y = module(x)[0]
+        y.float().sum().backward()
+
+    return _timed(train, x)
+
+
+def _timed(work: Callable[[], None], x: Tensor) -> float:
     _wait(x)
     begun = time.perf_counter()
-    with autocast(x.device, precision):
-        y = module(x)[0]
-    y.float().sum().backward()
+    work()
     _wait(x)
     return time.perf_counter() - begun
 
@@ -172,3 +197,22 @@ def _seconds(module: nn.Module, x: Tensor, precision: str) -> float:
 def _wait(x: Tensor) -> None:
     if x.is_cuda:
         torch.cuda.synchronize()
+
+
+def to_csv(rows: Sequence[CellRow]) -> bytes:
+    """Return the rows as a table, one column a field."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, [field.name for field in fields(CellRow)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return table.getvalue().encode()
+
+
+def by_backend(rows: Sequence[CellRow]) -> dict[str, dict[str, float]]:
+    """Return the ratios to nn.LSTM by backend and, within, by cell: what a figure shows."""
+    shapes, precisions = {row.shape for row in rows}, {row.precision for row in rows}
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        more = [row.shape] * (len(shapes) > 1) + [row.precision] * (len(precisions) > 1)
+        found.setdefault(row.label, {})["\n".join([row.cell, *more])] = row.ratio
+    return found

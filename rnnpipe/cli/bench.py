@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rnnpipe.cli import say
 from rnnpipe.cli.common import PATH, json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from rnnpipe.bench.cells import CellRow, Refused
 
 
 @click.group("bench")
@@ -117,35 +122,52 @@ def vectors(tokens: Path, epochs: int, rounds: int, as_json: bool) -> None:
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Passes of each, in turns.")
 @click.option(
     "--precision",
+    "precisions",
+    multiple=True,
     type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
+    default=["auto"],
     show_default=True,
-    help="Of all.",
+    help="Of all; may be repeated.",
 )
+@click.option("--csv", "table", type=PATH, metavar="FILE", help="Also write the rows as CSV.")
+@click.option("--plot", type=PATH, metavar="PNG", help="Also draw the ratios (extra `plot`).")
 @json_option
-def cells_(cells: tuple[str, ...], shapes: str, rounds: int, precision: str, as_json: bool) -> None:
+def cells_(
+    cells: tuple[str, ...],
+    shapes: str,
+    rounds: int,
+    precisions: tuple[str, ...],
+    table: Path | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
     """Measure every backend of every cell, forward and backward, against nn.LSTM of the same sizes, in turns."""
-    from rnnpipe.bench.cells import PEER, bench_cells
+    from rnnpipe.bench.cells import PEER, bench_cells, by_backend, to_csv
+    from rnnpipe.durable import write_bytes
 
-    rows, refused = bench_cells(cells, shapes.split(","), rounds, precision, say)
+    rows, refused = bench_cells(cells, shapes.split(","), rounds, precisions, say)
+    if table is not None:
+        write_bytes(table, to_csv(rows))
+        say(f"written: {table}")
     if as_json:
         print_json({"cells": [asdict(row) for row in rows], "refused": [asdict(row) for row in refused]})
-        return
-    table = [("cell", "backend", "shape", "precision", "tokens/s", "us/step", "first call, s", f"ratio to {PEER}")]
-    table += [
-        (
-            row.cell,
-            f"{row.backend} {row.form}".rstrip(),
-            row.shape,
-            row.precision,
-            f"{row.tokens_per_second:,.0f}",
-            f"{row.microseconds_per_step:,.0f}",
-            f"{row.first_seconds:.2f}",
-            f"{row.ratio:.2f}",
-        )
-        for row in rows
-    ]
-    print_table(table, right=(4, 5, 6, 7))
+    else:
+        _print_cells(rows, refused, PEER)
+    if plot is not None:
+        from rnnpipe.plots import draw_bars
+
+        draw_bars(by_backend(rows), plot, title="forward and backward of one layer", x=f"speed by that of {PEER}")
+        say(f"written: {plot}")
+
+
+def _print_cells(rows: Sequence[CellRow], refused: Sequence[Refused], peer: str) -> None:
+    head = ("cell", "backend", "shape", "precision", "tokens/s", "us/step", "first call, s")
+    lines: list[tuple[str, ...]] = [(*head, "of its products' speed", f"ratio to {peer}")]
+    for row in rows:
+        numbers = (f"{row.tokens_per_second:,.0f}", f"{row.microseconds_per_step:,.0f}", f"{row.first_seconds:.2f}")
+        bound = "" if row.of_bound is None else f"{row.of_bound:.2f}"
+        lines.append((row.cell, row.label, row.shape, row.precision, *numbers, bound, f"{row.ratio:.2f}"))
+    print_table(lines, right=(4, 5, 6, 7, 8))
     for no in refused:
         say(f"{no.cell}: {no.backend} refuses: {no.reason}")
 
