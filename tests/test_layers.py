@@ -28,12 +28,14 @@ MAY_IMPORT = {
     "runtime": set(),
     "training": {"config", "data", "models", "runtime"},
     "generation": {"backends", "models", "runtime", "text"},
+    "exported": {"generation", "options", "text"},
+    "export": {"backends", "exported", "generation", "models", "text"},
     "experiments": set(),
     "scaffold": set(),
     "plots": set(),
     "pipeline": {
-        "backends", "cells", "config", "data", "generation", "models", "options", "plugins", "runtime", "text",
-        "training", "vectors",
+        "backends", "cells", "config", "data", "export", "exported", "generation", "models", "options", "plugins",
+        "runtime", "text", "training", "vectors",
     },
     "bench": {
         "backends", "cells", "config", "data", "generation", "models", "pipeline", "plugins", "runtime", "text",
@@ -44,8 +46,8 @@ MAY_IMPORT = {
         "text", "training",
     },
     "cli": {
-        "bench", "config", "data", "generation", "models", "options", "pipeline", "plots", "plugins", "runtime",
-        "scaffold", "testing", "text", "training", "vectors",
+        "bench", "config", "data", "exported", "generation", "models", "options", "pipeline", "plots", "plugins",
+        "runtime", "scaffold", "testing", "text", "training", "vectors",
     },
 }  # fmt: skip
 EVERYONE = {"errors", "durable"}
@@ -58,6 +60,7 @@ NO_TORCH = {
     "text",
     "config",
     "plugins",
+    "exported",
     "experiments",
     "plots",
     "scaffold",

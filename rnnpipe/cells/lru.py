@@ -71,7 +71,10 @@ class LRU(LinearCell):
         dtype = torch.promote_types(u[0].dtype, torch.float32)
         nu, theta, log_gamma = (parameter.to(dtype) for parameter in (self.nu, self.theta, self.log_gamma))
         b = torch.complex(u[0].to(dtype), u[1].to(dtype)) * torch.exp(log_gamma)
-        return torch.polar(torch.exp(-torch.exp(nu)), torch.exp(theta)).expand_as(b), b
+        radius, phase = torch.exp(-torch.exp(nu)), torch.exp(theta)
+        # Expanded before it is complex: exporters know no complex `expand`.
+        real, imaginary = (radius * part(phase) for part in (torch.cos, torch.sin))
+        return torch.complex(real.expand_as(b), imaginary.expand_as(b)), b
 
     def output(self, u: Gates, h: Tensor) -> Tensor:
         pairs = torch.cat((h.real, h.imag), -1)

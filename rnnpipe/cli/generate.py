@@ -15,11 +15,10 @@ from rnnpipe.cli import say
 from rnnpipe.cli.common import PATH, check_text, device_option, hint, named, report_quarantined
 
 if TYPE_CHECKING:
-    from rnnpipe.generation.generate import Reader
     from rnnpipe.generation.prompts import Generated
     from rnnpipe.pipeline.answers import Answers
+    from rnnpipe.pipeline.reading import Opened
     from rnnpipe.pipeline.requests import Asked, Options
-    from rnnpipe.pipeline.runs import Run
 
 _SAY_EVERY = 10.0  # seconds, where answers go to a file
 
@@ -82,10 +81,9 @@ def command(
     A prompt of JSON lines may have options of its own: max_tokens, temperature, top_k, top_p, samplers, stop, sentence,
     allow_unknown.
     """
-    from rnnpipe.generation.generate import BATCH_ROWS
+    from rnnpipe.generation.engine import BATCH_ROWS
+    from rnnpipe.pipeline.reading import open_for_reading
     from rnnpipe.pipeline.requests import Beam, Options, number_prompts
-    from rnnpipe.pipeline.runs import open_run
-    from rnnpipe.plugins import full_registry
 
     if source is not None and prompts:
         raise click.UsageError("give prompts as arguments or with --file, not both.")
@@ -99,12 +97,12 @@ def command(
         max_tokens, temperature, top_k, top_p, tuple(map(named, more)), stop, sentence, allow_unknown,
         None if beam is None else Beam(beam, number, alpha),
     )  # fmt: skip
-    report_quarantined(full_registry())
-    opened = open_run(run, device=device, report=say)
+    opened = open_for_reading(run, device=device, report=say)
+    report_quarantined(opened.registry)
     skipped = _Skipped() if skip_errors else None
     records = _records(prompts, source, jsonl and not plain, skipped)
     asked = number_prompts(records, options, seed, number)
-    job = _Job(opened, opened.reader(), batch or BATCH_ROWS, options, skipped)
+    job = _Job(opened, batch or BATCH_ROWS, options, skipped)
     if jsonl:
         _write_lines(job, asked, out)
     else:
@@ -129,8 +127,7 @@ class _Skipped:
 
 @dataclass
 class _Job:
-    run: Run
-    reader: Reader
+    opened: Opened
     rows: int
     options: Options
     skipped: Callable[[str], None] | None
@@ -140,8 +137,8 @@ class _Job:
         from rnnpipe.pipeline.manners import answer_prompts, search_prompts
 
         if self.options.beam is not None:
-            return search_prompts(self.reader, asked, self.options, rows=self.rows)
-        return answer_prompts(self.reader, asked, rows=self.rows, warn=say, skip=self.skipped)
+            return search_prompts(self.opened, asked, self.options, rows=self.rows)
+        return answer_prompts(self.opened, asked, rows=self.rows, warn=say, skip=self.skipped)
 
 
 def _records(
@@ -156,7 +153,7 @@ def _records(
 
 def _print_texts(job: _Job, asked: Iterable[Asked]) -> None:
     """Print prompts with their continuations; a text of several lines is set off on both sides."""
-    joiner = job.reader.rules.tokenizer.join
+    joiner = job.opened.reader.rules.tokenizer.join
     first, parted = True, False
     for _, generated in job.answers(asked):
         prompt = generated.prompt.text
@@ -174,9 +171,9 @@ def _print_texts(job: _Job, asked: Iterable[Asked]) -> None:
 
 def _write_lines(job: _Job, asked: Iterable[Asked], out: Path | None) -> None:
     from rnnpipe.errors import Interrupted
-    from rnnpipe.pipeline.answers import answers_file, run_record
+    from rnnpipe.pipeline.answers import answers_file
 
-    record = run_record(job.run)
+    record = job.opened.record
     with nullcontext() if out is None else answers_file(out) as answers:
         told = _Told(out)
         try:

@@ -38,15 +38,14 @@ def command(run: Path, text: str | None, source: Path | None, top: int, device: 
     """Show the most likely tokens behind TEXT, or behind each line of a file, cleaned and tokenized by the run's own
     rules. With --file and --json one object a line."""
     from rnnpipe.generation.read import predict
-    from rnnpipe.pipeline.runs import open_run
-    from rnnpipe.plugins import full_registry
+    from rnnpipe.pipeline.reading import open_for_reading
 
     if (text is None) == (source is None):
         raise click.UsageError("give either TEXT or --file F.")
     texts: Iterable[str] = [check_text(text, "TEXT")] if text is not None else open_lines(source)
-    report_quarantined(full_registry())
-    reader = open_run(run, device=device, report=say).reader()
-    for number, told in enumerate(predict(reader, texts, top), 1):
+    opened = open_for_reading(run, device=device, report=say)
+    report_quarantined(opened.registry)
+    for number, told in enumerate(predict(opened.reader, texts, top), 1):
         if as_json:
             (_print_line if source else print_json)(_to_json(told))
         elif source:

@@ -30,18 +30,17 @@ def command(
     """
     from rnnpipe.durable import finite
     from rnnpipe.generation.read import score
-    from rnnpipe.pipeline.runs import open_run
-    from rnnpipe.plugins import full_registry
+    from rnnpipe.pipeline.reading import open_for_reading
 
     if bool(texts) == (source is not None):
         raise click.UsageError("give texts as arguments or with --file.")
     if each and not as_json:
         raise click.UsageError("--tokens goes with --json.")
     lines = open_lines(source) if source else [check_text(text, f"text {k}") for k, text in enumerate(texts, 1)]
-    report_quarantined(full_registry())
-    reader = open_run(run, device=device, report=say).reader()
+    opened = open_for_reading(run, device=device, report=say)
+    report_quarantined(opened.registry)
     unknown = 0
-    for scored in score(reader, lines, end=end):
+    for scored in score(opened.reader, lines, end=end):
         unknown += bool(scored.unknown)
         if not as_json:
             perplexity = "-" if scored.perplexity is None else f"{scored.perplexity:.4g}"

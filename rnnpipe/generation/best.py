@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from rnnpipe.generation.beam import BeamState, Hypothesis, beam_search
-from rnnpipe.generation.engine import Finish
-from rnnpipe.generation.generate import BATCH_ROWS, Reader
+from rnnpipe.generation.engine import BATCH_ROWS, Finish
+from rnnpipe.generation.generate import Reader
 from rnnpipe.generation.prompts import Generated, Prompt, encode, generated, unknown_words
 from rnnpipe.generation.tokens import Tokens
 

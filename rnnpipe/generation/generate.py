@@ -7,17 +7,16 @@ from functools import cached_property
 
 import torch
 
-from rnnpipe.generation.engine import Drawing, Engine
+from rnnpipe.generation.engine import BATCH_ROWS, Drawing, Engine
 from rnnpipe.generation.prompts import Generated, Manner, Prompt, continue_prompts
-from rnnpipe.generation.samplers import Sampler
+from rnnpipe.generation.reader import make_drawing
+from rnnpipe.generation.samplers import Given, Sampler
 from rnnpipe.generation.tokens import Tokens
 from rnnpipe.generation.torch_network import TorchNetwork
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.runtime import ROW_TILE
 from rnnpipe.text.rules import Rules
 from rnnpipe.text.vocabulary import Vocabulary
-
-BATCH_ROWS = 256
 
 
 class Reader:
@@ -57,14 +56,11 @@ class Reader:
 
     def drawing(self, samplers: Iterable[Sampler], *, allow_unknown: bool = False, likely: int = 0) -> Drawing:
         """Return samplers as the engine takes them, for this vocabulary; those that say `first` come first."""
-        bound = [self._bind(sampler) for sampler in samplers]
-        ordered = sorted(bound, key=lambda sampler: not getattr(sampler, "first", False))
-        return Drawing(tuple(ordered), () if allow_unknown else (self.tokens.unknown,), likely)
+        return make_drawing(samplers, self.tokens, allow_unknown=allow_unknown, likely=likely)
 
-    def _bind(self, sampler: Sampler) -> Sampler:
-        bind = getattr(sampler, "for_tokens", None)
-        bound: Sampler = sampler if bind is None else bind(self.tokens)
-        return bound
+    def given(self) -> Given:
+        """Return a sampler that chooses the tokens of texts that are there already."""
+        return Given()
 
     def generate(
         self, prompts: Iterable[Prompt], samplers: Sequence[Sampler], max_tokens: int, *, allow_unknown: bool = False

@@ -6,13 +6,9 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from rnnpipe.generation.engine import Drawing, Job
-from rnnpipe.generation.generate import BATCH_ROWS, Reader
+from rnnpipe.generation.engine import BATCH_ROWS, Job
 from rnnpipe.generation.prompts import encode, in_order, unknown_words
-from rnnpipe.generation.samplers import Greedy, Rows
+from rnnpipe.generation.reader import TextReader
 
 
 @dataclass(frozen=True)
@@ -51,28 +47,11 @@ class Predicted:
     likely: tuple[tuple[str, float], ...]
 
 
-class _Given:
-    """A sampler that chooses the tokens of texts that are there already; `number` is a text's."""
-
-    def __init__(self) -> None:
-        self.texts: dict[int, list[int]] = {}
-
-    def adjust(self, logits: Tensor, rows: Rows) -> Tensor:
-        """Forbid all others."""
-        chosen = self.choose(logits, rows)[:, None]
-        return torch.full_like(logits, -math.inf).scatter(-1, chosen, 0.0)
-
-    def choose(self, logits: Tensor, rows: Rows) -> Tensor:
-        """Return the next token of each text."""
-        places = zip(rows.prompts.tolist(), rows.positions.tolist(), strict=True)
-        return torch.tensor([self.texts[number][place] for number, place in places], device=logits.device)
-
-
-def score(reader: Reader, texts: Iterable[str], *, end: bool = False, rows: int = BATCH_ROWS) -> Iterator[Scored]:
+def score(reader: TextReader, texts: Iterable[str], *, end: bool = False, rows: int = BATCH_ROWS) -> Iterator[Scored]:
     """Yield the score of each text; with `end` that of the document's boundary behind it is its last."""
     tokens = reader.tokens
-    given = _Given()
-    drawing = Drawing((given,))
+    given = reader.given()
+    drawing = reader.drawing((given,), allow_unknown=True)
 
     def jobs() -> Iterator[Job]:
         for number, text in enumerate(texts):
@@ -88,10 +67,10 @@ def score(reader: Reader, texts: Iterable[str], *, end: bool = False, rows: int 
         yield Scored(text, tuple(words), scores, unknown_words(words, tokens))
 
 
-def predict(reader: Reader, texts: Iterable[str], top: int, *, rows: int = BATCH_ROWS) -> Iterator[Predicted]:
+def predict(reader: TextReader, texts: Iterable[str], top: int, *, rows: int = BATCH_ROWS) -> Iterator[Predicted]:
     """Yield the `top` likeliest tokens behind each text."""
     tokens = reader.tokens
-    drawing = Drawing((Greedy(),), likely=top)
+    drawing = reader.drawing((), likely=top)
 
     def job(text: str) -> Job:
         words = reader.rules.tokenize(text)

@@ -133,6 +133,23 @@ class Temperature:
         return logits / self.temperature if self.temperature else Greedy().adjust(logits, rows)
 
 
+class Given:
+    """Only the tokens of texts that are there already; a row's `prompts` is the number of its text."""
+
+    def __init__(self) -> None:
+        self.texts: dict[int, list[int]] = {}
+
+    def adjust(self, logits: Tensor, rows: Rows) -> Tensor:
+        """Forbid all others."""
+        chosen = self.choose(logits, rows)[:, None]
+        return torch.full_like(logits, -math.inf).scatter(-1, chosen, 0.0)
+
+    def choose(self, logits: Tensor, rows: Rows) -> Tensor:
+        """Return the next token of each text."""
+        places = zip(rows.prompts.tolist(), rows.positions.tolist(), strict=True)
+        return torch.tensor([self.texts[number][place] for number, place in places], device=logits.device)
+
+
 def choose(logits: Tensor, rows: Rows, samplers: Sequence[Sampler]) -> Tensor:
     """Return one token a row [B], drawn from logits [B, V] adjusted by samplers; -1 where none is left."""
     for sampler in samplers[:-1]:

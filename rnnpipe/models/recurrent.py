@@ -133,6 +133,8 @@ class Recurrent(nn.Module):
         if lengths is not None:
             if not isinstance(lengths, Tensor) or lengths.shape != (batch,):
                 raise UsageError(f"lengths: it takes a tensor of {batch} whole numbers, one for each sequence.")
+            if torch.compiler.is_exporting():
+                return  # a graph is made for lengths that are not known yet
             if batch and not 0 <= int(lengths.min()) <= int(lengths.max()) <= x.shape[0]:
                 raise UsageError(f"lengths: {lengths.tolist()} is not accepted; each is from 0 to {x.shape[0]}.")
         if state is None:

@@ -6,13 +6,15 @@ import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnnpipe.durable import appended_lines, finite, read_lines
 from rnnpipe.errors import InputError
 from rnnpipe.generation.prompts import Generated
 from rnnpipe.pipeline.requests import Asked, Options
-from rnnpipe.pipeline.runs import Run
+
+if TYPE_CHECKING:
+    from rnnpipe.pipeline.runs import Run
 
 
 def run_record(run: Run) -> dict[str, Any]:

@@ -5,29 +5,28 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from rnnpipe.errors import UsageError
-from rnnpipe.generation.best import best_continuations
-from rnnpipe.generation.generate import BATCH_ROWS, Reader
+from rnnpipe.generation.engine import BATCH_ROWS
 from rnnpipe.generation.prompts import Generated, Manner, Prompt, continue_prompts
-from rnnpipe.generation.samplers import Sampler
 from rnnpipe.generation.stops import Stops
+from rnnpipe.pipeline.reading import Opened
 from rnnpipe.pipeline.requests import Asked, Options
-from rnnpipe.plugins import full_registry
 
 Warn = Callable[[str], None]
 _KEPT = 64  # manners that are kept for prompts to come: patterns have large tables
 
 
 def answer_prompts(
-    reader: Reader, asked: Iterable[Asked], *, rows: int = BATCH_ROWS, warn: Warn, skip: Warn | None = None
+    opened: Opened, asked: Iterable[Asked], *, rows: int = BATCH_ROWS, warn: Warn, skip: Warn | None = None
 ) -> Iterator[tuple[Asked, Generated]]:
     """Yield each prompt with its text, in order, `rows` at a time.
 
     warn: told of what is likely not meant. skip: told of a prompt whose own options do not go, which is then left out;
     without it UsageError is raised, once the texts before it are done.
     """
-    manners = Manners(reader, warn)
+    reader, manners = opened.reader, Manners(opened, warn)
     given: deque[Asked] = deque()
 
     def prompts() -> Iterator[Prompt]:
@@ -48,10 +47,15 @@ def answer_prompts(
 
 
 def search_prompts(
-    reader: Reader, asked: Iterable[Asked], options: Options, *, rows: int = BATCH_ROWS
+    opened: Opened, asked: Iterable[Asked], options: Options, *, rows: int = BATCH_ROWS
 ) -> Iterator[tuple[Asked, Generated]]:
     """Yield each prompt with one of its best texts, in order: a prompt's `number` is the rank, from 0."""
-    beam = options.beam
+    from rnnpipe.generation.best import best_continuations
+    from rnnpipe.generation.generate import Reader
+
+    reader, beam = opened.reader, options.beam
+    if not isinstance(reader, Reader):
+        raise UsageError(f"{opened.record['run']}: an exported model draws; beam search is for a run.")
     assert beam is not None, "a search was asked for"
     groups: deque[list[Asked]] = deque()
 
@@ -97,8 +101,9 @@ class Manners:
     warn: told once of a stop string that can never occur, and of a k larger than the vocabulary.
     """
 
-    def __init__(self, reader: Reader, warn: Warn) -> None:
-        self._reader = reader
+    def __init__(self, opened: Opened, warn: Warn) -> None:
+        self._opened = opened
+        self._reader = opened.reader
         self._warn = warn
         self._made: dict[str, Manner] = {}
 
@@ -112,7 +117,7 @@ class Manners:
         return self._made[key]
 
     def _make(self, options: Options) -> Manner:
-        drawing = self._reader.drawing(build_samplers(options), allow_unknown=options.allow_unknown)
+        drawing = self._reader.drawing(self._samplers(options), allow_unknown=options.allow_unknown)
         size = self._reader.vocabulary.size
         if options.top_k is not None and options.top_k > size:
             self._warn(f"warning: top-k={options.top_k} of a vocabulary of {size}: any token can be drawn")
@@ -123,15 +128,14 @@ class Manners:
             self._warn(f"warning: the stop string {string!r} can never occur: this run's tokens do not spell it")
         return Manner(drawing, options.max_tokens, stops)
 
-
-def build_samplers(options: Options) -> list[Sampler]:
-    """Return the samplers of options, in order."""
-    registry = full_registry()
-    samplers: list[Sampler] = [registry.build("sampler", "temperature", {"temperature": options.temperature})]
-    if options.top_k is not None:
-        samplers.append(registry.build("sampler", "top-k", {"k": options.top_k}))
-    if options.top_p is not None:
-        samplers.append(registry.build("sampler", "top-p", {"p": options.top_p}))
-    if options.temperature == 0:
-        del samplers[1:]  # the one token that greedy leaves is the most likely one
-    return [*samplers, *(registry.build("sampler", one.name, one.options) for one in options.samplers)]
+    def _samplers(self, options: Options) -> list[Any]:
+        """Return the samplers of options, in order."""
+        build = self._opened.build_sampler
+        samplers = [build("temperature", {"temperature": options.temperature})]
+        if options.top_k is not None:
+            samplers.append(build("top-k", {"k": options.top_k}))
+        if options.top_p is not None:
+            samplers.append(build("top-p", {"p": options.top_p}))
+        if options.temperature == 0:
+            del samplers[1:]  # the one token that greedy leaves is the most likely one
+        return [*samplers, *(build(one.name, one.options) for one in options.samplers)]

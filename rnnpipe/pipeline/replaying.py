@@ -8,10 +8,10 @@ from typing import Any
 
 from rnnpipe.durable import read_lines
 from rnnpipe.errors import InputError
-from rnnpipe.pipeline.answers import answer, asked_again, difference, parse_answer, run_record
+from rnnpipe.pipeline.answers import answer, asked_again, difference, parse_answer
 from rnnpipe.pipeline.common import Report
 from rnnpipe.pipeline.manners import answer_prompts, search_prompts
-from rnnpipe.pipeline.runs import open_run
+from rnnpipe.pipeline.reading import open_for_reading
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ def replay(found: dict[str, Any], place: str, run: Path | None, *, report: Repor
     folder = run or Path(recorded["run"])
     if run is None and not folder.exists():
         raise InputError(f"{place}: was made by the run {folder}, which is not there; name it with --run.")
-    opened, device = open_run(folder, report=report), recorded["numerics"].get("device")
-    if opened.numerics.device != device:
-        opened = open_run(folder, device=str(device), report=report)
-    record = run_record(opened)
+    opened, device = open_for_reading(folder, report=report), recorded["numerics"].get("device")
+    if opened.record["numerics"]["device"] != device:
+        opened = open_for_reading(folder, device=str(device), report=report)
+    record = opened.record
     for part in ("weights", "dictionary"):
         if record[part] != recorded.get(part):
             raise InputError(
@@ -49,11 +49,10 @@ def replay(found: dict[str, Any], place: str, run: Path | None, *, report: Repor
                 f"{folder} has {record[part][:16]}... ({record['checkpoint']}): another run, or trained further."
             )
     asked = asked_again(found, place)
-    reader = opened.reader()
     if asked.options.beam is None:
-        ((_, generated),) = answer_prompts(reader, [asked], rows=1, warn=report)
+        ((_, generated),) = answer_prompts(opened, [asked], rows=1, warn=report)
     else:
-        ((_, generated),) = search_prompts(reader, [asked], asked.options)
+        ((_, generated),) = search_prompts(opened, [asked], asked.options)
     now = answer(asked, generated, record)
     told = ("text", "tokens", "finish", "log_probability")
     return Replayed(

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
@@ -311,28 +311,33 @@ def load_vocabulary(path: Path, *, sealed: bool = False) -> Vocabulary:
         raise InputError(f"{path}: is a directory; name the dictionary file that `rnnpipe build-dict -o` wrote.")
     try:
         with path.open("rb") as file:
-            line = file.readline(JSON_BYTES)
-            header = _parse_header(path, line)
-            seal = _SEAL.search(line)
-            digest = hashlib.sha256(line[: seal.start()] + b"}\n" if seal else line)
-            lines = _hashed(read_lines(file, str(path), _LINE_BYTES), digest)
-            left_out = LeftOut(**header.get("left_out", {}))
-            tokens, counts = _parse_body(path, lines, header["totals"]["types"] - left_out.types)
+            return read_vocabulary(file, str(path), sealed=sealed)
     except FileNotFoundError:
         raise InputError(f"{path}: no such dictionary; `rnnpipe build-dict TEXT -o {path}` writes one.") from None
+
+
+def read_vocabulary(file: IO[bytes], name: str, *, sealed: bool = False) -> Vocabulary:
+    """Read a dictionary file that is open, as `load_vocabulary` does; `name` is what people know it by."""
+    line = file.readline(JSON_BYTES)
+    header = _parse_header(name, line)
+    seal = _SEAL.search(line)
+    digest = hashlib.sha256(line[: seal.start()] + b"}\n" if seal else line)
+    lines = _hashed(read_lines(file, name, _LINE_BYTES), digest)
+    left_out = LeftOut(**header.get("left_out", {}))
+    tokens, counts = _parse_body(name, lines, header["totals"]["types"] - left_out.types)
     totals = header["totals"]
     promised = (totals["types"] - left_out.types, totals["tokens"] - left_out.tokens)
     if promised != (len(tokens), sum(counts)):
         raise InputError(
-            f"{path}: the first line promises {promised[0]} types and {promised[1]} tokens, the file has "
+            f"{name}: the first line promises {promised[0]} types and {promised[1]} tokens, the file has "
             f"{len(tokens)} and {sum(counts)}: it is damaged or was cut. Build it again."
         )
     if (sealed or "sha256" in header) and (seal is None or seal[1].decode() != digest.hexdigest()):
         raise InputError(
-            f"{path}: its SHA-256 is not the one in its first line: damaged, or changed by hand. Build it again."
+            f"{name}: its SHA-256 is not the one in its first line: damaged, or changed by hand. Build it again."
         )
     return Vocabulary(
-        rules=TextRules.from_json(header, f"{path}, line 1"),
+        rules=TextRules.from_json(header, f"{name}, line 1"),
         tokens=tuple(tokens),
         counts=tuple(counts),
         unknown_threshold=header["unknown_threshold"],
@@ -350,15 +355,15 @@ def _hashed(lines: Iterable[bytes], digest: Any) -> Iterator[bytes]:
         yield line
 
 
-def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
+def _parse_header(name: str, line: bytes) -> dict[str, Any]:
     try:
-        header = parse_json(line, str(path))
+        header = parse_json(line, name)
     except InputError:
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise InputError(f"{path}, line 1: not a dictionary of rnnpipe; `rnnpipe build-dict TEXT -o FILE` writes one.")
+        raise InputError(f"{name}, line 1: not a dictionary of rnnpipe; `rnnpipe build-dict TEXT -o FILE` writes one.")
     if header.get("version") != VERSION:
-        raise InputError(f"{path}, line 1: format version {header.get('version')!r}; this rnnpipe reads {VERSION}.")
+        raise InputError(f"{name}, line 1: format version {header.get('version')!r}; this rnnpipe reads {VERSION}.")
 
     def number(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and value >= 0
@@ -376,7 +381,7 @@ def _parse_header(path: Path, line: bytes) -> dict[str, Any]:
     }
     for key, good in checks.items():
         if not good:
-            raise InputError(f"{path}, line 1: {key} is {repr(header.get(key))[:60]}, which no dictionary has.")
+            raise InputError(f"{name}, line 1: {key} is {repr(header.get(key))[:60]}, which no dictionary has.")
     return header
 
 
@@ -388,7 +393,7 @@ def _is_counted(record: Any) -> bool:
     )
 
 
-def _parse_body(path: Path, lines: Iterable[bytes], types: int) -> tuple[list[str], list[int]]:
+def _parse_body(name: str, lines: Iterable[bytes], types: int) -> tuple[list[str], list[int]]:
     """Return the tokens and counts of the lines, which must be as many as the first line promises."""
     tokens: list[str] = []
     counts: list[int] = []
@@ -405,14 +410,14 @@ def _parse_body(path: Path, lines: Iterable[bytes], types: int) -> tuple[list[st
                 text = unescape(text)
                 raw = text.encode("utf-8")
         except ValueError as error:
-            raise InputError(f"{path}, line {number}: {error}; received {line[:60]!r}.") from None
+            raise InputError(f"{name}, line {number}: {error}; received {line[:60]!r}.") from None
         if count > before[0] or (count == before[0] and raw <= before[1]):
-            raise InputError(f"{path}, line {number}: out of order or twice; lines go by descending count, then token.")
+            raise InputError(f"{name}, line {number}: out of order or twice; lines go by descending count, then token.")
         if len(tokens) == types:
-            raise InputError(f"{path}, line {number}: one more than the {types} types that the first line promises.")
+            raise InputError(f"{name}, line {number}: one more than the {types} types that the first line promises.")
         tokens.append(text)
         counts.append(count)
     if len(set(tokens)) < len(tokens):
         twice = next(token for token, number in Counter(tokens).items() if number > 1)
-        raise InputError(f"{path}: {twice[:60]!r} stands in two lines; a token has one count.")
+        raise InputError(f"{name}: {twice[:60]!r} stands in two lines; a token has one count.")
     return tokens, counts

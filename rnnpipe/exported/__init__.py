@@ -1,0 +1,1 @@
+"""An exported model, read and run without torch: ONNX Runtime and NumPy."""
