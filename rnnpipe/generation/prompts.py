@@ -96,14 +96,22 @@ def continue_prompts(
 ) -> Iterator[Generated]:
     """Yield a continuation for each prompt, in order."""
 
-    def job(prompt: Prompt) -> Job:
-        words, how = rules.tokenize(prompt.text), prompt.manner or manner
-        key = (prompt, unknown_words(words, tokens), how.stops)
-        return Job(key, encode(words, tokens), how.drawing, how.max_tokens, prompt.seed, prompt.number, how.stops)
+    jobs = (prompt_job(prompt, tokens, rules, prompt.manner or manner) for prompt in prompts)
+    for end, _ in in_order(engine, jobs):
+        yield continuation(end, tokens)
 
-    for end, _ in in_order(engine, map(job, prompts)):
-        prompt, unknown, stops = end.job.key
-        yield generated(prompt, end.tokens.tolist(), end.log_probabilities.tolist(), end.finish, unknown, stops, tokens)
+
+def prompt_job(prompt: Prompt, tokens: Tokens, rules: Rules, manner: Manner) -> Job:
+    """Return what the engine draws to continue a prompt; `continuation` reads its end."""
+    words = rules.tokenize(prompt.text)
+    key = (prompt, unknown_words(words, tokens), manner.stops)
+    return Job(key, encode(words, tokens), manner.drawing, manner.max_tokens, prompt.seed, prompt.number, manner.stops)
+
+
+def continuation(end: Finished, tokens: Tokens) -> Generated:
+    """Return the continuation that a job of `prompt_job` has come to."""
+    prompt, unknown, stops = end.job.key
+    return generated(prompt, end.tokens.tolist(), end.log_probabilities.tolist(), end.finish, unknown, stops, tokens)
 
 
 def generated(

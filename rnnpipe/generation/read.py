@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from rnnpipe.generation.engine import BATCH_ROWS, Job
+from rnnpipe.generation.engine import BATCH_ROWS, Drawing, Drawn, Finished, Job
 from rnnpipe.generation.prompts import encode, in_order, unknown_words
 from rnnpipe.generation.reader import TextReader
 
@@ -47,36 +47,60 @@ class Predicted:
     likely: tuple[tuple[str, float], ...]
 
 
+class Scoring:
+    """Reads texts, each known by a number, for their scores; with `end` that of the document's boundary is the last."""
+
+    def __init__(self, reader: TextReader, *, end: bool = False) -> None:
+        self._rules = reader.rules
+        self._tokens = reader.tokens
+        self._end = end
+        self._given = reader.given()
+        self._drawing = reader.drawing((self._given,), allow_unknown=True)
+
+    def job(self, text: str, number: int) -> Job:
+        """Return what the engine reads; `scored` reads its end, and until then the text is kept."""
+        words = self._rules.tokenize(text)
+        ids = [*encode(words, self._tokens), *([self._tokens.boundary] if self._end else [])]
+        given = ids or [self._tokens.boundary]  # a job draws one token at least
+        self._given.texts[number] = given
+        return Job((text, words, len(ids)), (), self._drawing, len(given), number=number)
+
+    def scored(self, end: Finished) -> Scored:
+        """Return the score of a text that has been read, and forget the text."""
+        text, words, count = end.job.key
+        self.forget(end.job.number)
+        scores = tuple(end.log_probabilities.tolist())[:count]
+        return Scored(text, tuple(words), scores, unknown_words(words, self._tokens))
+
+    def forget(self, number: int) -> None:
+        """Forget a text whose end nobody waits for any more."""
+        self._given.texts.pop(number, None)
+
+
 def score(reader: TextReader, texts: Iterable[str], *, end: bool = False, rows: int = BATCH_ROWS) -> Iterator[Scored]:
     """Yield the score of each text; with `end` that of the document's boundary behind it is its last."""
-    tokens = reader.tokens
-    given = reader.given()
-    drawing = reader.drawing((given,), allow_unknown=True)
-
-    def jobs() -> Iterator[Job]:
-        for number, text in enumerate(texts):
-            words = reader.rules.tokenize(text)
-            ids = [*encode(words, tokens), *([tokens.boundary] if end else [])]
-            given.texts[number] = ids or [tokens.boundary]  # a job draws one token at least
-            yield Job((text, words, len(ids)), (), drawing, len(given.texts[number]), number=number)
-
-    for finished, _ in in_order(reader.engine(rows), jobs()):
-        text, words, count = finished.job.key
-        scores = tuple(finished.log_probabilities.tolist())[:count]
-        del given.texts[finished.job.number]
-        yield Scored(text, tuple(words), scores, unknown_words(words, tokens))
+    scoring = Scoring(reader, end=end)
+    jobs = (scoring.job(text, number) for number, text in enumerate(texts))
+    for finished, _ in in_order(reader.engine(rows), jobs):
+        yield scoring.scored(finished)
 
 
 def predict(reader: TextReader, texts: Iterable[str], top: int, *, rows: int = BATCH_ROWS) -> Iterator[Predicted]:
     """Yield the `top` likeliest tokens behind each text."""
-    tokens = reader.tokens
     drawing = reader.drawing((), likely=top)
+    jobs = (predict_job(reader, text, drawing) for text in texts)
+    for finished, (drawn,) in in_order(reader.engine(rows), jobs):
+        yield predicted(reader, finished, drawn)
 
-    def job(text: str) -> Job:
-        words = reader.rules.tokenize(text)
-        return Job((text, words), encode(words, tokens), drawing, 1, follow=True)
 
-    for finished, (drawn,) in in_order(reader.engine(rows), map(job, texts)):
-        text, words = finished.job.key
-        likely = tuple((tokens.texts[token_id], math.exp(score)) for token_id, score in drawn.likely)
-        yield Predicted(text, tuple(words), unknown_words(words, tokens), likely)
+def predict_job(reader: TextReader, text: str, drawing: Drawing) -> Job:
+    """Return what the engine draws to tell what is likely behind a text; `predicted` reads its end."""
+    words = reader.rules.tokenize(text)
+    return Job((text, words), encode(words, reader.tokens), drawing, 1, follow=True)
+
+
+def predicted(reader: TextReader, end: Finished, drawn: Drawn) -> Predicted:
+    """Return what is likely behind a text, from the end of its job and the one token that it drew."""
+    text, words = end.job.key
+    likely = tuple((reader.tokens.texts[token_id], math.exp(score)) for token_id, score in drawn.likely)
+    return Predicted(text, tuple(words), unknown_words(words, reader.tokens), likely)
