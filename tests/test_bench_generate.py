@@ -64,4 +64,4 @@ def test_the_peer(small_run: Path) -> None:
 
 
 def test_a_run_that_is_not_there() -> None:
-    assert "nowhere" in fail("bench", "generate", "nowhere", code=1)
+    assert "nowhere" in fail("bench", "generate", "nowhere", "--no-peer", code=1)

@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "generation": {"backends", "models", "runtime", "text"},
     "exported": {"generation", "options", "text"},
     "export": {"backends", "exported", "generation", "models", "text"},
+    "serving": {"generation", "pipeline", "text"},
     "experiments": set(),
     "scaffold": set(),
     "plots": set(),
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     },
     "cli": {
         "bench", "config", "data", "exported", "generation", "models", "options", "pipeline", "plots", "plugins",
-        "runtime", "scaffold", "testing", "text", "training", "vectors",
+        "runtime", "scaffold", "serving", "testing", "text", "training", "vectors",
     },
 }  # fmt: skip
 EVERYONE = {"errors", "durable"}

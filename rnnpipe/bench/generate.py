@@ -23,6 +23,7 @@ from rnnpipe.generation.samplers import Sampler
 from rnnpipe.generation.torch_network import TorchNetwork
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.pipeline.manners import build_samplers
+from rnnpipe.pipeline.reading import run_sampler
 from rnnpipe.pipeline.requests import Options
 from rnnpipe.pipeline.runs import open_run
 from rnnpipe.runtime import autocast
@@ -101,7 +102,7 @@ def _load(reader: Reader, prompts: int, tokens: int, precision: str, options: Op
     known = np.setdiff1d(np.arange(reader.vocabulary.size), special)
     lengths = chance.integers(1, _LONGEST_PROMPT, prompts, endpoint=True)
     texts = [chance.choice(known, length).tolist() for length in lengths]
-    return _Load(reader.model, *special, reader.device, precision, texts, tokens, build_samplers(options))
+    return _Load(reader.model, *special, reader.device, precision, texts, tokens, build_samplers(options, run_sampler))
 
 
 def _measure(load: _Load, rounds: int, report: Report) -> list[GenerationRow]:

@@ -34,6 +34,7 @@ COMMANDS = {
     "generate": ("generate", "Continue prompts with a run."),
     "replay": ("replay", "Generate the text of an answer again."),
     "translate": ("translate", "Translate texts with a run of pairs."),
+    "serve": ("serve", "Serve a run over HTTP, as OpenAI's API does."),
     "export": ("export", "Write a run as one file for ONNX Runtime."),
     "forecast": ("forecast", "Continue a series with a run of sequences."),
     "probe": ("probe", "Show how far back a run sees, by its gradients."),

@@ -11,7 +11,7 @@ from rnnpipe.errors import UsageError
 from rnnpipe.generation.engine import BATCH_ROWS
 from rnnpipe.generation.prompts import Generated, Manner, Prompt, continue_prompts
 from rnnpipe.generation.stops import Stops
-from rnnpipe.pipeline.reading import Opened
+from rnnpipe.pipeline.reading import BuildSampler, Opened
 from rnnpipe.pipeline.requests import Asked, Options
 
 Warn = Callable[[str], None]
@@ -117,7 +117,8 @@ class Manners:
         return self._made[key]
 
     def _make(self, options: Options) -> Manner:
-        drawing = self._reader.drawing(self._samplers(options), allow_unknown=options.allow_unknown)
+        samplers = build_samplers(options, self._opened.build_sampler)
+        drawing = self._reader.drawing(samplers, allow_unknown=options.allow_unknown)
         size = self._reader.vocabulary.size
         if options.top_k is not None and options.top_k > size:
             self._warn(f"warning: top-k={options.top_k} of a vocabulary of {size}: any token can be drawn")
@@ -128,14 +129,14 @@ class Manners:
             self._warn(f"warning: the stop string {string!r} can never occur: this run's tokens do not spell it")
         return Manner(drawing, options.max_tokens, stops)
 
-    def _samplers(self, options: Options) -> list[Any]:
-        """Return the samplers of options, in order."""
-        build = self._opened.build_sampler
-        samplers = [build("temperature", {"temperature": options.temperature})]
-        if options.top_k is not None:
-            samplers.append(build("top-k", {"k": options.top_k}))
-        if options.top_p is not None:
-            samplers.append(build("top-p", {"p": options.top_p}))
-        if options.temperature == 0:
-            del samplers[1:]  # the one token that greedy leaves is the most likely one
-        return [*samplers, *(build(one.name, one.options) for one in options.samplers)]
+
+def build_samplers(options: Options, build: BuildSampler) -> list[Any]:
+    """Return the samplers of options, in order; `build` makes one of a name and options."""
+    samplers = [build("temperature", {"temperature": options.temperature})]
+    if options.top_k is not None:
+        samplers.append(build("top-k", {"k": options.top_k}))
+    if options.top_p is not None:
+        samplers.append(build("top-p", {"p": options.top_p}))
+    if options.temperature == 0:
+        del samplers[1:]  # the one token that greedy leaves is the most likely one
+    return [*samplers, *(build(one.name, one.options) for one in options.samplers)]

@@ -6,13 +6,15 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rnnpipe.errors import UsageError
 from rnnpipe.generation.reader import TextReader
 from rnnpipe.pipeline.answers import run_record
 from rnnpipe.pipeline.common import Report, load_rules, no_report
 from rnnpipe.plugins import Registry, full_registry, text_registry
+
+BuildSampler: TypeAlias = Callable[[str, Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Opened:
     reader: TextReader
     record: dict[str, Any]
     registry: Registry
-    build_sampler: Callable[[str, Mapping[str, Any]], Any]
+    build_sampler: BuildSampler
 
 
 def open_for_reading(path: Path, *, device: str = "auto", report: Report = no_report) -> Opened:
@@ -40,9 +42,12 @@ def open_for_reading(path: Path, *, device: str = "auto", report: Report = no_re
 
     registry = full_registry()
     run = open_run(path, device=device, report=report)
-    return Opened(
-        run.reader(), run_record(run), registry, lambda name, options: registry.build("sampler", name, options)
-    )
+    return Opened(run.reader(), run_record(run), registry, run_sampler)
+
+
+def run_sampler(name: str, options: Mapping[str, Any]) -> Any:
+    """Return a sampler for a run."""
+    return full_registry().build("sampler", name, options)
 
 
 def _open_exported(path: Path, device: str) -> Opened:

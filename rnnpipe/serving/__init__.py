@@ -1,0 +1,1 @@
+"""A trained model behind HTTP: all requests share one continuous batch."""
