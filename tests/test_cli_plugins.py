@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from cli import KITCHEN, call, fail, forget_plugins, installed, losses, settings, spawn, succeed, write_plugin
 
 from rnnpipe.scaffold import KINDS, check_name, write_package
@@ -433,3 +434,33 @@ def test_an_author_begins_with_a_few_lines(kind: str, tmp_path: Path):
     hook = 3 if kind != "command" else 0  # the decorator, the definition and the mapping
     assert len(own) - hook <= 15, own
     assert "$" not in module
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+@pytest.mark.parametrize(
+    ("cell", "backend"),
+    [
+        ("lstm", "cudnn"),
+        ("cifg", "hoisted (compiled)"),
+        ("layernorm-lstm", "hoisted (compiled)"),
+        ("lru", "scan"),
+        ("mgu", "loop"),
+    ],
+)
+def test_the_backend_on_a_device_that_is_not_here(cell: str, backend: str):
+    facts = succeed("plugins", "show", cell, "--device", "cuda", "--json").json()[0]
+    choice = facts["choice"]
+    assert (choice["device"], choice["here"], choice["precision"]) == ("cuda", False, "float32")
+    assert choice["backend"] == backend
+    assert facts["backends"][backend.split()[0]] is None
+    assert (
+        "on cuda (none is here: told for one with its compiler), float32"
+        in succeed("plugins", "show", cell, "--device", "cuda").out
+    )
+
+
+def test_the_backend_of_small_windows():
+    said = succeed("plugins", "show", "cifg", "--device", "cpu", "--shape", "4x2x3x5").out
+    assert ", 4x2x3x5: loop\n" in said
+    assert "hoisted is passed over: plain torch would be slower than the loop: windows too small" in said
+    assert "TxBxIxH" in fail("plugins", "show", "cifg", "--shape", "4x2", code=2)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from rnnpipe.backends.base import Backend, Compiling, refusal_of
 from rnnpipe.bench.products import bare_products
-from rnnpipe.errors import UsageError
 from rnnpipe.models.recurrent import Recurrent
+from rnnpipe.pipeline.choice import parse_shape
 from rnnpipe.plugins import full_registry
 from rnnpipe.runtime import autocast, resolve_device, resolve_precision
 
@@ -59,15 +59,6 @@ class Refused:
     backend: str
     shape: str
     reason: str
-
-
-def parse_shape(text: str) -> tuple[int, int, int, int]:
-    """Return timesteps, batch, input and hidden size of "TxBxIxH"; raise UsageError for anything else."""
-    parts = text.split("x")
-    if len(parts) != 4 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"shape '{text}' is not accepted; it takes TxBxIxH, four whole numbers, as in 64x64x128x256.")
-    T, B, I, H = map(int, parts)  # noqa: E741 - the input size
-    return T, B, I, H
 
 
 def bench_cells(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,13 +57,21 @@ def list_(kind: str | None, as_json: bool) -> None:
 @command.command("show")
 @click.argument("name")
 @click.option("--kind", help="The kind, if several things have this name.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Cells: tell the backend that training gets there, whether or not it is there.",
+)
+@click.option("--shape", default="64x64x128x256", show_default=True, metavar="TxBxIxH", help="Cells: of one layer.")
 @json_option
-def show(name: str, kind: str | None, as_json: bool) -> None:
+def show(name: str, kind: str | None, device: str, shape: str, as_json: bool) -> None:
     """Print what a plugin is: its description, options with defaults, and where it comes from."""
     from rnnpipe.plugins import full_registry
 
     report_quarantined(full_registry())
-    described = [_describe(entry) for entry in find(name, kind)]
+    described = [_describe(entry, device, shape) for entry in find(name, kind)]
     if as_json:
         print_json(described)
         return
@@ -104,9 +113,14 @@ def _print(facts: dict[str, Any]) -> None:
         click.echo(f"state: {facts['state']}")
     for backend, reason in facts["backends"].items():
         click.echo(f"backend {backend}: {reason or 'takes it'}")
+    if choice := facts["choice"]:
+        away = "" if choice["here"] else " (none is here: told for one with its compiler)"
+        click.echo(f"on {choice['device']}{away}, {choice['precision']}, {choice['shape']}: {choice['backend']}")
+        for backend, reason in choice["passed_over"].items():
+            click.echo(f"  {backend} is passed over: {reason}")
 
 
-def _describe(entry: Entry) -> dict[str, Any]:
+def _describe(entry: Entry, device: str, shape: str) -> dict[str, Any]:
     thing = entry.load()
     facts: dict[str, Any] = {
         "kind": entry.kind,
@@ -119,6 +133,7 @@ def _describe(entry: Entry) -> dict[str, Any]:
         "base": "",
         "state": "",
         "backends": {},
+        "choice": None,
     }
     if entry.kind == "command":
         facts["description"] = thing.get_short_help_str(limit=200) if isinstance(thing, click.Command) else ""
@@ -128,7 +143,7 @@ def _describe(entry: Entry) -> dict[str, Any]:
             if isinstance(p, click.Option)
         ]
     if entry.kind == "cell":
-        facts |= _describe_cell(thing)
+        facts |= _describe_cell(thing, device, shape)
     return facts
 
 
@@ -168,11 +183,10 @@ def _source(entry: Entry, thing: Any) -> str:
 _INPUT_SIZE, _HIDDEN_SIZE = 7, 16  # of the cell that is built to read its state's shape off
 
 
-def _describe_cell(cell: Any) -> dict[str, Any]:
-    import torch
-
+def _describe_cell(cell: Any, device: str, shape: str) -> dict[str, Any]:
     from rnnpipe.errors import UsageError
     from rnnpipe.models.recurrent import Recurrent
+    from rnnpipe.pipeline.choice import backend_choice
 
     ours = [each.__name__ for each in cell.__mro__ if each.__module__ == "rnnpipe.cells.base"]
     base = next((name for name in ours if not name.startswith("_")), "none of rnnpipe's")
@@ -181,7 +195,8 @@ def _describe_cell(cell: Any) -> dict[str, Any]:
     except UsageError as error:  # an option without a default
         return {"base": base, "state": f"depends on its options ({error})"}
     shapes = _shapes(stack.cells()[0].state_shape.items())
-    return {"base": base, "state": shapes, "backends": stack.answers(torch.zeros(2, 1, _INPUT_SIZE))}
+    choice = asdict(backend_choice(cell, device, shape))
+    return {"base": base, "state": shapes, "backends": choice.pop("answers"), "choice": choice}
 
 
 def _shapes(leaves: Iterable[tuple[str, tuple[int, ...]]]) -> str:
