@@ -16,9 +16,12 @@ from test_generation import make_reader, prompts
 from rnnpipe.errors import InputError
 from rnnpipe.generation.engine import NOTHING, Drawing, Drawn, Draws, Engine, Facts, Finished, Ints, Job
 from rnnpipe.generation.prompts import AHEAD, Generated, Manner, Prompt, continue_prompts
-from rnnpipe.generation.samplers import Greedy, Temperature
+from rnnpipe.generation.samplers import Greedy, Rows, Temperature
 from rnnpipe.generation.steering import Forbid
-from rnnpipe.generation.torch_network import FIXED_ROWS
+from rnnpipe.generation.torch_network import FIXED_ROWS, TorchNetwork
+from rnnpipe.models.encoders import Embedding
+from rnnpipe.models.language_model import LanguageModel
+from rnnpipe.models.recurrent import Recurrent
 
 
 class Counting:
@@ -169,6 +172,37 @@ def test_where_the_number_of_rows_changes_bits_it_is_always_the_same() -> None:
     )
     assert seen == {FIXED_ROWS}
     assert few == many[:2]
+
+
+def test_a_row_alone_is_added_up_as_among_others() -> None:
+    """Torch adds up one row of 32,768 numbers or more in parts, one a thread."""
+
+    class Sums:
+        def __init__(self) -> None:
+            self.seen: dict[int, float] = {}
+
+        def adjust(self, logits: torch.Tensor, rows: Rows) -> torch.Tensor:
+            self.seen = dict(zip(rows.prompts.tolist(), logits.sum(-1).tolist(), strict=True))
+            return logits
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        model = LanguageModel(Embedding(40_000, size=2), Recurrent("lstm", 2, 8), 40_000)
+        network = TorchNetwork(model.double(), 0, torch.device("cpu"), "float32")
+        found = []
+        for numbers in ([0, 1, 2, 3], [0], [1], [2], [3]):
+            sums = Sums()
+            engine, drawing = Engine(network, 4), Drawing((sums,))
+            for number in numbers:
+                engine.add(Job(number, [number + 5], drawing, 1, number=number))
+            while engine.waiting or engine.running:
+                engine.step()
+            found.append(sums.seen)
+    finally:
+        torch.set_num_threads(threads)
+    together, *alone = found
+    assert {number: total for one in alone for number, total in one.items()} == together
 
 
 def test_prompts_are_read_as_rows_become_free() -> None:

@@ -116,6 +116,21 @@ def test_values_out_of_range(make: type, value: float) -> None:
         make(value)
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from([9, 70, 700]), st.integers(1, 800), st.floats(0.01, 1), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_truncation_is_that_of_a_sorted_list(seed: int, size: int, k: int, p: float, flat: bool) -> None:
+    """Top-k and top-p look at a part of the tokens only; the reference sorts them all, equal ones by their id."""
+    logits = torch.from_numpy(np.random.default_rng(seed).integers(0, 3 if flat else 40, (3, size)) / 4.0)
+    logits[:, 1] = -math.inf
+    for row, by_k, by_p in zip(logits, TopK(k).adjust(logits, rows(3)), TopP(p).adjust(logits, rows(3)), strict=True):
+        order = sorted(range(size), key=lambda token: (-float(row[token]), token))
+        before = np.cumsum([0.0, *row[order].softmax(0).tolist()])[:size]
+        for found, count in ((by_k, k), (by_p, int((before < p - 1e-12).sum()))):
+            kept = [token for token in order[:count] if row[token] > -math.inf]
+            assert found.isfinite().nonzero()[:, 0].tolist() == sorted(kept)
+            assert torch.equal(found[kept], row[kept])
+
+
 @given(st.integers(0, 10**6))
 @settings(max_examples=50)
 def test_draw_never_takes_a_forbidden_token(seed: int) -> None:

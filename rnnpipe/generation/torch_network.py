@@ -21,8 +21,9 @@ from rnnpipe.generation.samplers import Rows, choose
 from rnnpipe.models.language_model import LanguageModel, Memory
 from rnnpipe.runtime import ROW_TILE, autocast
 
-MOST_ROWS = 256  # in one call of the model: its numbers then stay in the cache, and more rows are not faster
+MOST_ROWS = 512  # in one call of the model: more are hardly faster
 FIXED_ROWS = 64  # in every call, where the number of rows changes a row's bits
+_MOST_LOGITS = 1 << 20  # that are drawn from at once: the passes over them then stay in the cache
 _TESTED_STEPS = 3
 
 
@@ -67,8 +68,7 @@ class TorchNetwork:
             for number in np.unique(fresh // self._most):
                 places = fresh[fresh // self._most == number] % self._most
                 at = torch.from_numpy(places).to(self._device)
-                renew = functools.partial(_renew, at=at)
-                self._blocks[number] = tree_map(renew, self._blocks[number], self._fresh)
+                tree_map(functools.partial(_renew, at=at), self._blocks[number], self._fresh)
 
     def _rearranged(self, order: Ints) -> list[Memory]:
         """Return blocks whose rows are those of `order`; fresh ones, and those that fill the last tile, are any."""
@@ -96,12 +96,14 @@ class TorchNetwork:
     def draw(self, rows: Ints, facts: Facts, drawing: Drawing) -> Draws:
         """Return the next token of some rows; all sums over the vocabulary are in float64."""
         known = Rows.of(facts, self._device)
+        most = max(self.tile, _MOST_LOGITS // self.model.vocab_size // self.tile * self.tile)
         parts = []
         for number, memory in enumerate(self._blocks):
             start, stop = np.searchsorted(rows, (number * self._most, (number + 1) * self._most)).tolist()
-            if start < stop:
-                logits = self._foresee(memory, rows[start:stop] - number * self._most)
-                parts.append(self._draw(logits, known.pick(slice(start, stop)), drawing))
+            for first in range(start, stop, most):
+                some = slice(first, min(stop, first + most))
+                logits = self._foresee(memory, rows[some] - number * self._most)
+                parts.append(self._draw(logits, known.pick(some), drawing))
         likely = [each for part in parts for each in part.likely or ()]
         return Draws(
             np.concatenate([part.tokens for part in parts]),
@@ -122,14 +124,16 @@ class TorchNetwork:
 
     @torch.inference_mode()
     def _draw(self, logits: Tensor, rows: Rows, drawing: Drawing) -> Draws:
-        adjusted = logits
+        count = len(logits)
+        if count == 1:  # torch adds up a single long row in parts, one a thread, and rows among others in one go
+            logits, rows = logits.expand(2, -1), rows.pick(torch.tensor([0, 0], device=self._device))
+        scores = logits.log_softmax(-1)
+        likely = _likely(scores[:count], drawing.likely) if drawing.likely else None
         if drawing.banned:
-            adjusted = logits.index_fill(-1, torch.tensor(drawing.banned, device=self._device), -torch.inf)
-        tokens = choose(adjusted, rows, drawing.samplers)
-        total = logits.logsumexp(-1)
-        scores = logits.gather(-1, tokens.clamp(min=0)[:, None])[:, 0] - total
-        likely = _likely(logits, total, drawing.likely) if drawing.likely else None
-        return Draws(tokens.cpu().numpy(), scores.cpu().numpy(), likely)
+            logits = logits.index_fill(-1, torch.tensor(drawing.banned, device=self._device), -torch.inf)
+        tokens = choose(logits, rows, drawing.samplers)[:count]
+        found = scores[:count].gather(-1, tokens.clamp(min=0)[:, None])[:, 0]
+        return Draws(tokens.cpu().numpy(), found.cpu().numpy(), likely)
 
     # --- whole rows at once, for beam search ---
 
@@ -210,12 +214,12 @@ def _where(going: Tensor, following: Tensor, before: Tensor) -> Tensor:
     return torch.where(going.view(-1, *(1,) * (before.dim() - 1)), following, before)
 
 
-def _renew(leaf: Tensor, fresh: Tensor, *, at: Tensor) -> Tensor:
-    """Return the leaf with fresh rows at some places."""
-    return leaf.index_copy(0, at, fresh.expand(len(at), *fresh.shape[1:]))
+def _renew(leaf: Tensor, fresh: Tensor, *, at: Tensor) -> None:
+    """Put fresh rows at some places of a leaf."""
+    leaf.index_copy_(0, at, fresh.expand(len(at), *fresh.shape[1:]))
 
 
-def _likely(logits: Tensor, total: Tensor, count: int) -> list[Likely]:
-    order = logits.argsort(dim=-1, descending=True, stable=True)[:, :count]
-    scores = logits.gather(-1, order) - total[:, None]
-    return [tuple(zip(ids, row, strict=True)) for ids, row in zip(order.tolist(), scores.tolist(), strict=True)]
+def _likely(scores: Tensor, count: int) -> list[Likely]:
+    order = scores.argsort(dim=-1, descending=True, stable=True)[:, :count]
+    found = scores.gather(-1, order)
+    return [tuple(zip(ids, row, strict=True)) for ids, row in zip(order.tolist(), found.tolist(), strict=True)]

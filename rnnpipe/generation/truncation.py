@@ -13,6 +13,8 @@ from torch import Tensor
 from rnnpipe.errors import UsageError
 from rnnpipe.generation.samplers import Rows
 
+_FIRST_WIDTH = 64  # tokens whose probabilities are likely to reach p together
+
 
 class TopK:
     """Only the k most likely tokens (Fan, Lewis & Dauphin 2018); of equal ones the first; all if k is larger."""
@@ -24,9 +26,9 @@ class TopK:
 
     def adjust(self, logits: Tensor, rows: Rows) -> Tensor:
         """Forbid all but the k largest."""
-        order = logits.argsort(stable=True, dim=-1, descending=True)
-        kept = order[:, : self.k]
-        return torch.full_like(logits, -math.inf).scatter(-1, kept, logits.gather(-1, kept))
+        if self.k >= logits.shape[-1]:
+            return logits
+        return _largest(logits, logits, logits.topk(self.k).values[:, -1:], self.k)
 
 
 class TopP:
@@ -39,7 +41,11 @@ class TopP:
 
     def adjust(self, logits: Tensor, rows: Rows) -> Tensor:
         """Forbid every token that is not needed to reach p."""
-        return _fewest(logits, logits.argsort(stable=True, dim=-1, descending=True), self.p)
+        if self.p == 1:
+            return logits
+        shares = logits.softmax(-1)
+        counts, least = _to_reach(shares, self.p, _FIRST_WIDTH)
+        return _largest(logits, shares, least, counts)
 
 
 class MinP:
@@ -72,13 +78,38 @@ class Typical:
         """Forbid every token that is not needed to reach p."""
         scores = logits.log_softmax(-1)
         entropy = -torch.where(scores > -math.inf, scores.exp() * scores, 0.0).sum(-1, keepdim=True)
-        return _fewest(logits, (scores + entropy).abs().argsort(stable=True, dim=-1), self.p)
+        order = (scores + entropy).abs().argsort(stable=True, dim=-1)
+        ordered = logits.gather(-1, order)
+        shares = ordered.softmax(-1)
+        before = shares.cumsum(-1) - shares
+        kept = ordered.masked_fill(before >= self.p, -math.inf)
+        return torch.full_like(logits, -math.inf).scatter(-1, order, kept)
 
 
-def _fewest(logits: Tensor, order: Tensor, p: float) -> Tensor:
-    """Return logits [B, V] without the tokens that, in their order [B, V], are not needed to reach probability p."""
-    ordered = logits.gather(-1, order)
-    shares = ordered.softmax(-1)
-    before = shares.cumsum(-1) - shares
-    kept = ordered.masked_fill(before >= p, -math.inf)
-    return torch.full_like(logits, -math.inf).scatter(-1, order, kept)
+def _to_reach(shares: Tensor, p: float, width: int) -> tuple[Tensor, Tensor]:
+    """Return how many of the largest shares [B, V] reach p together, [B, 1], and the smallest of them, [B, 1].
+
+    So many largest ones are looked at as are likely to do, and eight times more in rows where they do not.
+    """
+    width = min(width, shares.shape[-1])
+    largest = shares.topk(width).values
+    before = largest.cumsum(-1) - largest
+    counts = (before < p).sum(-1, keepdim=True).clamp(min=1)
+    least = largest.gather(-1, counts - 1)
+    short = (counts[:, 0] == width).nonzero()[:, 0]
+    if len(short) and width < shares.shape[-1]:
+        counts[short], least[short] = _to_reach(shares[short], p, 8 * width)
+    return counts, least
+
+
+def _largest(logits: Tensor, by: Tensor, least: Tensor, counts: Tensor | int) -> Tensor:
+    """Return logits without all but the `counts` tokens of the largest `by`, down to `least`; of equal ones the first.
+
+    logits, by: [B, V]. least, counts: [B, 1].
+    """
+    kept = by >= least
+    if bool((kept.sum(-1, keepdim=True) > counts).any()):
+        equal = by == least
+        room = counts - (kept & ~equal).sum(-1, keepdim=True)
+        kept &= ~equal | (equal.cumsum(-1) <= room)
+    return logits.masked_fill(~kept, -math.inf)
