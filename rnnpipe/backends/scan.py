@@ -1,4 +1,4 @@
-"""Linear cells over time without a loop over single timesteps: a scan over chunks.
+"""Linear cells over time without a loop over single timesteps: a scan over chunks, or kernels on a GPU.
 
 Shapes: T timesteps, B batch, H hidden size, N elements of a timestep, K chunks of L timesteps.
 """
@@ -6,11 +6,12 @@ Shapes: T timesteps, B batch, H hidden size, N elements of a timestep, K chunks 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from rnnpipe.backends.kernels.ready import no_kernels
 from rnnpipe.cells.base import Cell, Gates, LinearCell, State
 
 # Measured on two cores: with fewer elements, an operation costs its call, whatever it computes.
@@ -19,10 +20,18 @@ _SHORTEST = 8  # timesteps of a chunk: with fewer, there are more chunks to scan
 
 
 class ScanBackend:
-    """Runs linear cells, h' = a * h + b, for all timesteps together; h is summed in float32 or wider."""
+    """Runs linear cells, h' = a * h + b, for all timesteps together; h is summed in float32 or wider.
+
+    kernels: "auto" takes Triton's kernels for real states on a CUDA device where Triton is there, and torch's
+    operations otherwise; "always" refuses what they cannot do; "never" goes without. They are proved in Triton's
+    interpreter, and have not been run on a GPU yet.
+    """
 
     name = "scan"
     priority = 10
+
+    def __init__(self, kernels: Literal["auto", "never", "always"] = "auto") -> None:
+        self.kernels = kernels
 
     def refusal(self, cells: Sequence[Cell], x_TBI: Tensor, lengths: Tensor | None) -> str | None:
         """Accept stacks of `LinearCell` whose step is the one that their coefficients make."""
@@ -32,6 +41,8 @@ class ScanBackend:
                 return f"{name} is no LinearCell: a scan needs h' = a h + b with a and b of the input alone"
             if type(cell).step is not LinearCell.step:
                 return f"{name} has a `step` of its own, which its coefficients do not tell"
+            if self.kernels == "always" and (reason := self._no_kernels(cell, x_TBI.device)) is not None:
+                return f"{name}: {reason}"
         return None
 
     def run(
@@ -41,12 +52,19 @@ class ScanBackend:
         finals = []
         for cell, state in zip(cells, states, strict=True):
             assert isinstance(cell, LinearCell), "the others are refused"
-            x_TBI, final = _run_layer(cell, x_TBI, state, lengths)
+            wanted = self.kernels == "always" or (self.kernels == "auto" and x_TBI.is_cuda)
+            kernels = wanted and self._no_kernels(cell, x_TBI.device) is None
+            x_TBI, final = _run_layer(cell, x_TBI, state, lengths, kernels)
             finals.append(final)
         return x_TBI, finals
 
+    def _no_kernels(self, cell: LinearCell, device: torch.device) -> str | None:
+        return "the kernels take no complex state" if cell.complex_hidden else no_kernels(device)
 
-def _run_layer(cell: LinearCell, x_TBI: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
+
+def _run_layer(
+    cell: LinearCell, x_TBI: Tensor, state: State, lengths: Tensor | None, kernels: bool
+) -> tuple[Tensor, State]:
     gates = cell.project(x_TBI) if x_TBI.is_floating_point() else cell.project_classes(x_TBI)
     u = cell.delay(gates, state)
     # In float32, whatever the products are in: the number behind 1 - 1/256 is 1 in bfloat16, which never forgets.
@@ -58,7 +76,7 @@ def _run_layer(cell: LinearCell, x_TBI: Tensor, state: State, lengths: Tensor | 
         valid = steps < lengths.to(a.device)[:, None]
         a, b = torch.where(valid, a, 1.0), torch.where(valid, b, 0.0)
     first = cell.hidden(state)
-    every, last = scan(a, b, first)
+    every, last = scan(a, b, first, kernels=kernels)
     dtype = torch.promote_types(gates[0].dtype, first.dtype)
     y = cell.output(u, every.to(dtype))
     if valid is not None:
@@ -78,16 +96,18 @@ def _delayed(cell: LinearCell, gates: Gates, state: State, lengths: Tensor | Non
     return tuple(torch.cat((row[None], gate)).gather(0, rows)[0] for row, gate in zip(before, late, strict=True))
 
 
-def scan(a: Tensor, b: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+def scan(a: Tensor, b: Tensor, first: Tensor, *, kernels: bool = False) -> tuple[Tensor, Tensor]:
     """Return h_t = a_t * h_{t-1} + b_t for all t, and the last of them, from a and b [T, ...] and the h before, [...].
 
     Real or complex, in the widest type of the three; its gradient can be differentiated again. Every h_t is computed
     from the one before it, as in a loop, except the first of a chunk, which takes the product of the coefficients of a
     chunk. There is no division and no logarithm, hence nothing to guard where a is 0, 1 or negative. Where that product
     overflows (|a| > 1 for long) it is kept finite, so that a state of 0 stays 0; complex a are to stay within 1.
+
+    kernels: by Triton's, which sum in float32 at least; on a GPU, or in Triton's interpreter, and real.
     """
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), first.dtype)
-    every, last = _Scan.apply(a.to(dtype), b.to(dtype), first.to(dtype))  # type: ignore[no-untyped-call]
+    every, last = _Scan.apply(a.to(dtype), b.to(dtype), first.to(dtype), kernels)  # type: ignore[no-untyped-call]
     return every, last
 
 
@@ -95,19 +115,29 @@ class _Scan(torch.autograd.Function):
     """h_t = a_t h_{t-1} + b_t; returns every h and the last. Backward in time runs `_ReverseScan`."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, a: Tensor, b: Tensor, first: Tensor, kernels: bool) -> tuple[Tensor, Tensor]:
         every = torch.empty_like(b, memory_format=torch.contiguous_format)
-        _fill(a, b, first, every)
+        if kernels:
+            from rnnpipe.backends.kernels.scan import fill  # Triton is an extra
+
+            fill(a, b, first, every)
+        else:
+            _fill(a, b, first, every)
+        ctx.kernels = kernels
         ctx.save_for_backward(a, first, every)
         return every, every[-1].clone()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
         a, first, every = ctx.saved_tensors
+        if ctx.kernels and not torch.is_grad_enabled():
+            from rnnpipe.backends.kernels.scan import fill_back
+
+            return *fill_back(a, gradients[0], gradients[1], first, every), None
         a = a.conj().resolve_conj()
         dh: Tensor = _ReverseScan.apply(a, *gradients)  # type: ignore[no-untyped-call]
         da = _times_previous(dh, first, every) if ctx.needs_input_grad[0] else None
-        return da, dh, a[0] * dh[0] if ctx.needs_input_grad[2] else None
+        return da, dh, a[0] * dh[0] if ctx.needs_input_grad[2] else None, None
 
 
 class _ReverseScan(torch.autograd.Function):
@@ -125,7 +155,7 @@ class _ReverseScan(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a, every = ctx.saved_tensors
         zero = torch.zeros_like(every[0])
-        s, last = _Scan.apply(a.conj().resolve_conj(), gradients[0], zero)  # type: ignore[no-untyped-call]
+        s, last = _Scan.apply(a.conj().resolve_conj(), gradients[0], zero, False)  # type: ignore[no-untyped-call]
         return torch.cat((zero[None], s[:-1] * every[1:].conj())), s, last
 
 
