@@ -70,13 +70,13 @@ def run_back(
         t = last - i
         a_t = tl.load(a + t * a_step + n, mask=inside, other=0.0).to(WIDE)
         d_t = tl.load(d + t * d_step + n, mask=inside, other=0.0).to(WIDE)
-        before = tl.load(every + (t - 1) * N + n, mask=inside & (t > 0), other=0.0).to(WIDE)
+        before = tl.load(every + (t - 1) * N + n, mask=n < tl.where(t > 0, N, 0), other=0.0).to(WIDE)
         before = tl.where(t > 0, before, h_0)
         dh = d_t + c
         tl.store(da + t * N + n, (dh * before).to(da.dtype.element_ty), mask=inside)
         tl.store(db + t * N + n, dh.to(db.dtype.element_ty), mask=inside)
         c = a_t * dh
-    tl.store(dfirst + n, c.to(dfirst.dtype.element_ty), mask=inside & (last < L))
+    tl.store(dfirst + n, c.to(dfirst.dtype.element_ty), mask=n < tl.where(last < L, N, 0))
 
 
 @triton.jit
