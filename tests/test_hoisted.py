@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -186,11 +187,47 @@ def random_cell(expressions: list[Expression], gates: tuple[int, int]) -> type[G
     return Random
 
 
+_random_cells = (
+    st.lists(_expressions, min_size=1, max_size=3),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.booleans(),
+)
+
+
 @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(st.lists(_expressions, min_size=1, max_size=3), st.tuples(st.integers(1, 3), st.integers(1, 3)), st.booleans())
+@given(*_random_cells)
 def test_random_cells(expressions: list[Expression], gates: tuple[int, int], padded: bool) -> None:
     sizes = Sizes(7, 3, 5, padded=padded)
     check_against_loop(HoistedBackend("never"), stack(random_cell(expressions, gates), sizes), sizes)
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(*_random_cells, st.sampled_from([1, 7, 63]), st.sampled_from([1, 3, 33]), st.sampled_from([5, 33]))
+def test_more_random_cells(
+    expressions: list[Expression], gates: tuple[int, int], padded: bool, T: int, B: int, H: int
+) -> None:
+    sizes = Sizes(T, B, H, padded=padded)
+    check_against_loop(HoistedBackend("never"), stack(random_cell(expressions, gates), sizes), sizes)
+
+
+@needs_compiler
+@pytest.mark.slow
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(*_random_cells)
+def test_random_cells_compiled(expressions: list[Expression], gates: tuple[int, int], padded: bool) -> None:
+    sizes = Sizes(7, 3, 5, padded=padded)
+    check_against_loop(HoistedBackend("always"), stack(random_cell(expressions, gates), sizes), sizes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", [LSTM, GRU, Elman, Mixed, Normed])
+@pytest.mark.parametrize(("T", "B", "H"), [*itertools.product((1, 7, 63, 511), (1, 3, 33), (5, 33, 257, 1150))])
+def test_every_size(cell: type[GatedCell], T: int, B: int, H: int) -> None:
+    if T * B * H * H > 1e9 and cell is not LSTM:
+        pytest.skip("minutes in float64; the LSTM stands for all at this size")
+    sizes = Sizes(T, B, H, padded=B > 1)
+    check_against_loop(HoistedBackend("never"), stack(cell, sizes), sizes)
 
 
 # --- types, settings, derivatives ---
