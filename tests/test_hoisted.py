@@ -78,7 +78,9 @@ def check_against_loop(backend: HoistedBackend, cells: list[Cell], sizes: Sizes)
     inputs = draw_inputs(cells, sizes)
     assert backend.refusal(cells, inputs.x, inputs.lengths) is None
     expected = run(LoopBackend(), cells, inputs)
-    expect_near(run(backend, cells, inputs).pairs(expected), "the loop's", str(sizes))
+    pairs = run(backend, cells, inputs).pairs(expected)
+    largest = max(1.0, *(float(theirs.detach().abs().max()) for _, _, theirs in pairs))  # LayerNorm's gradients explode
+    expect_near(pairs, "the loop's", str(sizes), atol=1e-11 * largest)
     with torch.no_grad():
         y, finals = backend.run(cells, inputs.x, inputs.states, inputs.lengths)
     torch.testing.assert_close(y, expected.output)
@@ -102,18 +104,15 @@ def test_plain_equals_loop(cell: type[GatedCell], sizes: Sizes) -> None:
     check_against_loop(HoistedBackend("never"), stack(cell, sizes, bias=False), sizes)
 
 
-@pytest.mark.parametrize("cell", [LSTM, GRU, Mixed])
-def test_step_by_step_equals_slopes(cell: type[GatedCell], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not elementwise goes back step by step; so may what is."""
-    monkeypatch.setattr(over_time, "_by_slopes", over_time._by_kernel)
-    check_against_loop(HoistedBackend("never"), stack(cell, SIZES[3]), SIZES[3])
-
-
-def test_chunks_of_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(over_time, "_ROWS", 8)
-    for cell in (LSTM, Mixed):
-        check_against_loop(HoistedBackend("never"), stack(cell, SIZES[2]), SIZES[2])
-    assert list(over_time._chunks(13, 5)) == [(9, 13), (5, 9), (1, 5), (0, 1)]
+@pytest.mark.parametrize("sizes", [SIZES[1], SIZES[3]], ids=str)
+@pytest.mark.parametrize("cell", [LSTM, GRU, Mixed, Normed])
+def test_compiled_form_without_its_compiler(
+    cell: type[GatedCell], sizes: Sizes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The functions that would be compiled, as they are: in a second, all but the compiler's own work."""
+    monkeypatch.setattr(over_time, "compile_graph", lambda graph: graph)
+    monkeypatch.setattr(hoisted, "_plans", {})
+    check_against_loop(HoistedBackend("always"), stack(cell, sizes), sizes)
 
 
 @needs_compiler
@@ -194,7 +193,7 @@ _random_cells = (
 )
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(*_random_cells)
 def test_random_cells(expressions: list[Expression], gates: tuple[int, int], padded: bool) -> None:
     sizes = Sizes(7, 3, 5, padded=padded)
@@ -360,16 +359,15 @@ def test_compiles_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend.elementwise([c.double() for c in cells], 1 << 10, 16, ready=False)[1] == "float64 is not compiled"
 
 
-def test_it_is_chosen_where_it_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_chosen_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hoisted, "no_compiler", lambda device: None)
     rnn = Recurrent(LSTM, 3, 8, backends=[HoistedBackend(), LoopBackend()])
-    large, small = torch.empty(1 << 10, 16, 3), torch.empty(1 << 10, 15, 3)
-    assert rnn.refusals(large) == ("hoisted", {})
+    small = torch.empty(1 << 10, 15, 3)
+    assert rnn.refusals(torch.empty(1 << 10, 16, 3)) == ("hoisted", {})  # compiled
+    assert rnn.refusals(torch.empty(8, 512, 3)) == ("hoisted", {})  # plain, and much at once
     chosen, refusals = rnn.refusals(small)
     assert chosen == "loop"
-    assert refusals == {
-        "hoisted": "plain torch would be slower than the loop: windows too small to win back the compilation"
-    }
+    assert refusals["hoisted"].startswith("in plain torch it is no faster than the loop on so little at once (windows")
     rnn.backend = "hoisted"  # by name, it runs whatever it accepts
     assert rnn.refusals(small) == ("hoisted", {})
 

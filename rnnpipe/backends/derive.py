@@ -9,7 +9,7 @@ Shapes: N rows (a batch, or some timesteps of it), H hidden size, G gates side b
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.func import functional_call, functionalize, vjp
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from rnnpipe.cells.base import GatedCell, Gates, State
@@ -55,6 +55,7 @@ class Pointwise:
     summed: each gate of u meets the same gate of r in a sum and nowhere else; the graph takes that sum for both.
     constants: the parameters and buffers that it reads, by name, as empty tensors; those with a gradient first.
     elementwise: nothing in it crosses rows or hidden units.
+    reads_output: it reads the old state 0, which the product takes anyway.
     any_rows: it holds for any N.
     """
 
@@ -69,6 +70,7 @@ class Pointwise:
     constants: dict[str, Tensor]
     summed: bool
     elementwise: bool
+    reads_output: bool
     any_rows: bool
 
     def __call__(self, r: Gates, u: Gates, states: Sequence[Tensor], constants: Sequence[Tensor]) -> State:
@@ -221,6 +223,7 @@ def _describe(
         constants=constants,
         summed=summed,
         elementwise=in_place and all(constant.dim() <= 1 for constant in constants.values()),
+        reads_output=bool(inputs[second].users),
         any_rows=not mentions(graph, rows),
     )
 
@@ -277,11 +280,11 @@ def fake_shapes(pointwise: Pointwise, rows: int, masked: bool) -> Shapes:
         )
 
 
-def _next_states(pointwise: Pointwise, at: Shapes, r: Gates | None = None, u: Gates | None = None) -> State:
-    """Return the new states, where the mask is false the old ones; r and u: the gates in `at`, if they are at hand."""
-    r = at.pre.chunk(pointwise.recurrent_gates, -1) if r is None else r
-    if u is None:
-        u = () if at.u is None else at.u.chunk(pointwise.input_gates, -1)
+def _next_states(pointwise: Pointwise, at: Shapes) -> State:
+    """Return the new states, where the mask is false the old ones."""
+    # Made wide before they are taken apart: one operation instead of one a gate.
+    r = at.pre.to(_wide(at.pre.dtype)).chunk(pointwise.recurrent_gates, -1)
+    u = () if at.u is None else at.u.to(_wide(at.u.dtype)).chunk(pointwise.input_gates, -1)
     following = pointwise(r, u, at.states, at.constants)
     if at.mask is None:
         return following
@@ -315,9 +318,8 @@ def backward_graph(pointwise: Pointwise, shapes: Shapes) -> GraphModule:
     pre, u if there is one, and the states; last those of the constants, which are added to what the buffers hold.
     """
     sources = _sources(shapes)
+    cotangents = _cotangents(pointwise, shapes)
     with _fake_mode(shapes):
-        cotangents = [torch.empty_like(shapes.states[0]), torch.empty_like(shapes.states[0], dtype=pointwise.r_dtype)]
-        cotangents += [torch.empty_like(state) for state in shapes.states]
         buffers = [torch.empty_like(source) for source in sources]
     fixed = len(_by(shapes))
 
@@ -326,7 +328,7 @@ def backward_graph(pointwise: Pointwise, shapes: Shapes) -> GraphModule:
         at = shapes.like(given[: split - len(cotangents)])
         from_output, from_product, own, *others = given[split - len(cotangents) : split]
         total = (from_output + from_product + own).to(own.dtype)
-        gradients = _pull(pointwise, at, (total, *others))
+        gradients = _linearize(pointwise, at)[1]((total, *others))
         for number, (buffer, gradient) in enumerate(zip(given[split:], gradients, strict=True)):
             buffer.copy_(gradient if number < fixed else buffer + gradient)
         return ()
@@ -334,54 +336,88 @@ def backward_graph(pointwise: Pointwise, shapes: Shapes) -> GraphModule:
     return _trace(backward, [*shapes.flat(), *cotangents, *buffers])
 
 
-def constants_graph(pointwise: Pointwise, shapes: Shapes) -> GraphModule:
-    """Return the graph (shapes, gradients of the new states) -> gradients of the constants, summed over rows."""
-    with _fake_mode(shapes):
-        cotangents = [torch.empty_like(state) for state in shapes.states]
+@dataclass(frozen=True)
+class Halves:
+    """A timestep in plain torch. forward: shapes -> (new states, kept). backward: (kept, cotangents) -> gradients.
 
-    def of_constants(*given: Tensor) -> tuple[Tensor, ...]:
-        at = shapes.like(given[: -len(cotangents)])
-        return _pull(pointwise, at, given[-len(cotangents) :])[len(_by(at)) :]
-
-    return _trace(of_constants, [*shapes.flat(), *cotangents])
-
-
-def jacobian_graph(pointwise: Pointwise, shapes: Shapes) -> GraphModule:
-    """Return the graph shapes -> slopes: of each new state by pre, u if there is one, and each state; None for none.
-
-    The Jacobian of an elementwise function is diagonal: each slope has the shape of what it is taken by.
+    What is kept is all that the second half needs of the first, so that nothing is computed twice. Cotangents and
+    gradients are those of `backward_graph`, those of pre and u in a type that may be wider; unless `own`, state 0 has
+    none beside the output's and the product's.
     """
 
-    def slopes(*given: Tensor) -> tuple[Tensor | None, ...]:
-        at = shapes.like([tensor.detach() for tensor in given])
-        # Gate by gate, so that what a state does not depend on is known.
-        r = at.pre.chunk(pointwise.recurrent_gates, -1)
-        u = () if at.u is None else at.u.chunk(pointwise.input_gates, -1)
-        by = [r, *([u] if u else []), *((state,) for state in at.states)]
-        flat = [part.requires_grad_() for parts in by for part in parts]
-        found: list[Tensor | None] = []
-        with torch.enable_grad():
-            for value in _next_states(pointwise, at, r, u):
-                if not value.requires_grad:
-                    found += [None] * len(by)
-                    continue
-                ones = torch.ones_like(value)
-                slopes = torch.autograd.grad(value, flat, ones, retain_graph=True, allow_unused=True)
-                found += _side_by_side(by, iter(slopes))
-        return tuple(found)
-
-    return _trace(slopes, shapes.flat())
+    forward: Callable[..., tuple[Tensor, ...]]
+    backward: Callable[..., tuple[Tensor, ...]]
+    own: bool
 
 
-def _side_by_side(by: Sequence[Sequence[Tensor]], slopes: Iterator[Tensor | None]) -> Iterator[Tensor | None]:
-    """Yield the slopes of each tensor, its gates joined again, or None if all of them are."""
-    for parts in by:
-        own = [next(slopes) for _ in parts]
-        if all(slope is None for slope in own):
-            yield None
-            continue
-        filled = [torch.zeros_like(part) if slope is None else slope for part, slope in zip(parts, own, strict=True)]
-        yield torch.cat(filled, -1) if len(filled) > 1 else filled[0]
+def derive_halves(pointwise: Pointwise, rows: int, masked: bool) -> tuple[Halves, bool]:
+    """Return both halves of a timestep, and whether they hold for any N.
+
+    They are traced together, and cut where the gradients of what follows come in.
+    """
+    own = pointwise.reads_output or masked
+    if pointwise.any_rows:
+        graph, cut = _trace_halves(pointwise, fake_shapes(pointwise, MANY_ROWS, masked), own)
+        if not mentions(graph, MANY_ROWS):
+            return Halves(*_cut(graph, *cut), own), True
+    graph, cut = _trace_halves(pointwise, fake_shapes(pointwise, rows, masked), own)
+    return Halves(*_cut(graph, *cut), own), False
+
+
+def _trace_halves(pointwise: Pointwise, shapes: Shapes, own: bool) -> tuple[GraphModule, tuple[int, int, int]]:
+    """Return the graph (shapes, cotangents) -> (new states, gradients), and what `_cut` has to know of it."""
+    cotangents = _cotangents(pointwise, shapes)
+    if not own:
+        del cotangents[2]
+    first = len(_by(shapes)) - len(shapes.states)  # of the states among the sources
+
+    def both(*given: Tensor) -> tuple[Tensor, ...]:
+        at = shapes.like(given[: -len(cotangents)])
+        total, *rest = given[-len(cotangents) :]
+        for _ in range(2 if own else 1):
+            total = total + rest.pop(0)
+        following, pull = _linearize(pointwise, at)
+        gradients = list(pull((total.to(following[0].dtype), *rest)))
+        if not own:
+            del gradients[first]
+        return (*following, *gradients)
+
+    graph = with_cheap_tanh(_trace(both, [*shapes.flat(), *cotangents]))
+    return graph, (len(shapes.states), len(cotangents), first)
+
+
+def _cut(
+    graph: GraphModule, states: int, cotangents: int, copied: int
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return what does not need the last inputs, and what does. copied: of the gradients, those that are copied.
+
+    A conversion at their end is left to that.
+    """
+    nodes, results = [node for node in graph.graph.nodes if node.op != "output"], list(results_of(graph))
+    for number in range(states, states + copied):
+        if results[number].target is aten._to_copy.default:
+            results[number] = results[number].args[0]  # type: ignore[assignment]
+    inputs = [node for node in nodes if node.op == "placeholder"]
+    late = set(inputs[-cotangents:])
+    for node in nodes:
+        if late.intersection(node.all_input_nodes):
+            late.add(node)
+    wanted = {source for node in late for source in node.all_input_nodes} | set(results[states:])
+    kept = [node for node in nodes if node in wanted and node not in late]
+    first, second = Graph(), Graph()
+    there: dict[Node, Node] = {}
+    for node in nodes:
+        if node not in late:
+            there[node] = first.node_copy(node, lambda source: there[source])
+    first.output(tuple(there[node] for node in (*results[:states], *kept)))
+    first.eliminate_dead_code()
+    here = {node: second.placeholder(node.name) for node in kept}
+    for node in nodes:
+        if node in late:
+            here[node] = second.node_copy(node, lambda source: here[source])
+    second.output(tuple(here[node] for node in results[states:]))
+    second.eliminate_dead_code()
+    return GraphModule(graph, first).forward, GraphModule(graph, second).forward
 
 
 def _by(at: Shapes) -> list[Tensor]:
@@ -394,16 +430,24 @@ def _sources(at: Shapes) -> list[Tensor]:
     return [*_by(at), *(constant for constant in at.constants if constant.is_floating_point())]
 
 
-def _pull(pointwise: Pointwise, at: Shapes, cotangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return the vector-Jacobian product: the gradients of all sources."""
+def _linearize(pointwise: Pointwise, at: Shapes) -> tuple[State, Callable[..., tuple[Tensor, ...]]]:
+    """Return the new states, and the function from their gradients to those of all sources."""
     sources = _sources(at)
     rest = at.flat()[len(sources) :]
 
     def following(*given: Tensor) -> tuple[Tensor, ...]:
         return _next_states(pointwise, at.like([*given, *rest]))
 
-    gradients: tuple[Tensor, ...] = vjp(following, *sources)[1](tuple(cotangents))
-    return gradients
+    states, pull = vjp(following, *sources)  # type: ignore[misc]
+    return states, pull
+
+
+def _cotangents(pointwise: Pointwise, shapes: Shapes) -> list[Tensor]:
+    """Return fake gradients: of the output, of the next product's input, and of each new state's own use."""
+    with _fake_mode(shapes):
+        first = shapes.states[0]
+        found = [torch.empty_like(first), torch.empty_like(first, dtype=pointwise.r_dtype)]
+        return [*found, *(torch.empty_like(state) for state in shapes.states)]
 
 
 def _fake_mode(shapes: Shapes) -> FakeTensorMode:

@@ -13,7 +13,7 @@ from rnnpipe.errors import UsageError
 class MogrifierLSTM(ProjectedCell):
     """x = 2 sigmoid(Q h) x and h = 2 sigmoid(R x) h, one after the other, `rounds` of both in all; then torch's LSTM.
 
-    Melis, Kočiský & Blunsom 2020, "Mogrifier LSTM", eq. 1 and 2, with full matrices: Q is `weight_qh` [rounds of x, I,
+    Melis, Kočiský & Blunsom 2020, "Mogrifier LSTM", with full matrices: Q is `weight_qh` [rounds of x, I,
     H], R is `weight_rx` [rounds of h, H, I]. Its input meets the state before any product, so nothing can be projected
     for all timesteps at once, and it is no `GatedCell`.
     """

@@ -11,7 +11,7 @@ from rnnpipe.cells.base import Gates, LinearCell
 class QRNN(LinearCell):
     """z = tanh, f, o = sigmoid of W x_t + V x_{t-1} + b; h' = f h + (1 - f) z; y = o h.
 
-    Bradbury, Merity, Xiong & Socher 2017, "Quasi-recurrent neural networks", eq. 2 and 4: a convolution of width 2 and
+    Bradbury, Merity, Xiong & Socher 2017, "Quasi-recurrent neural networks": a convolution of width 2 and
     "fo-pooling", whose c is h here and whose h is y. What stands before the first input is 0. `weight_ih` is W and then
     V, [6 H, I], each in the order z, f, o; the bias is [3 H].
     """
