@@ -209,3 +209,33 @@ def generate(
     table += [(r.program, r.precision, f"{r.tokens_per_second:,.0f}", f"{r.ratio:.2f}") for r in found.rows]
     print_table(table, right=(2, 3))
     click.echo(f"\nfirst token after the start of a process: {found.first_token_seconds:.2f} s")
+
+
+@command.command("serve")
+@click.argument("run", type=PATH, metavar="RUN")
+@click.option("--clients", type=click.IntRange(min=1), default=64, show_default=True, help="At once.")
+@click.option("--tokens", type=click.IntRange(min=1), default=200, show_default=True, help="For each text.")
+@click.option("--longest", type=click.IntRange(min=1), default=64, show_default=True, help="Tokens of a prompt.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Of all ways in turns.")
+@click.option("--soak", type=click.FloatRange(min=0), default=0, metavar="SECONDS", help="Then a load of that length.")
+@json_option
+def serve(run: Path, clients: int, tokens: int, longest: int, rounds: int, soak: float, as_json: bool) -> None:
+    """Measure a server of RUN under the load of many clients against the batch command, in turns."""
+    from rnnpipe.bench.serve import bench_serve
+
+    found = bench_serve(run, clients, tokens, longest, rounds, soak, say)
+    if as_json:
+        print_json(asdict(found))
+        return
+    table = [("way", "clients", "tokens/s", "by the batch command", "first token, median s", "99 of 100 within, s")]
+    for row in found.rows:
+        waited = ["", ""] if row.first_token_seconds is None else [f"{each:.3f}" for each in row.first_token_seconds]
+        own = "" if row.way.startswith("batch") else str(row.clients)
+        table.append((row.way, own, f"{row.tokens_per_second:,.0f}", f"{row.ratio:.2f}", waited[0], waited[1]))
+    print_table(table, right=(1, 2, 3, 4, 5))
+    if found.soak is not None:
+        before, after = (f"{each / 1e6:,.0f}" for each in found.soak.resident_bytes)
+        click.echo(
+            f"\n{found.soak.requests:,} requests in {found.soak.seconds:,.0f} s: {found.soak.lost} lost; "
+            f"resident {before} MB before, {after} MB after"
+        )
