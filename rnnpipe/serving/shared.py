@@ -177,15 +177,12 @@ class SharedBatch:
                 self._tickets.discard(ticket)
             for event in told:
                 self._noted(ticket, event)
-            ticket.delivery.put(ticket.place, [_own(event, ticket) for event in told])
+            if isinstance(told[-1], Finished):
+                told[-1] = replace(told[-1], job=ticket.job)  # which the engine knew by the ticket
+            ticket.delivery.put(ticket.place, told)
 
     def _fail(self, failure: str) -> None:
         self.failure = failure
         for ticket in self._tickets:
             ticket.delivery.put(ticket.place, [Failed(failure)])
         self._tickets.clear()
-
-
-def _own(told: Told, ticket: Ticket) -> Told:
-    """Return what was told with the job as it was given."""
-    return told if isinstance(told, Failed) else replace(told, job=ticket.job)
