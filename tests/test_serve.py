@@ -52,12 +52,12 @@ def served(
     ready = threading.Event()
     thread = threading.Thread(target=server.run, args=(lambda end: (ends.append(end), ready.set()),))
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     try:
         yield server
     finally:
         ends[0]()
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
 
 
@@ -76,7 +76,7 @@ def client(server: Any) -> Iterator[Any]:
 def ask(server: Any, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
     """Ask with http.client; return the status and the answer, as JSON if it is such."""
     address = urllib.parse.urlsplit(server.url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120)
     data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     connection.request("GET" if body is None else "POST", path, data, headers)
     response = connection.getresponse()
@@ -86,7 +86,7 @@ def ask(server: Any, path: str, body: Any = None, **headers: str) -> tuple[int, 
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not true():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -323,7 +323,7 @@ def test_a_signal_ends_it_behind_the_last_answer(run: Path) -> None:
             wait_until(lambda: figure(server, "rnnpipe_rows_running") == 1)
             os.kill(process.pid, signal.SIGTERM)
             status, events = asked.result()
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=120)
     assert status == 200
     assert events.endswith("data: [DONE]\n\n")
     assert sum(len(json.loads(event[6:])["choices"][0]["text"]) for event in events.split("\n\n")[:-2]) == 1500

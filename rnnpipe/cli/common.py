@@ -73,6 +73,15 @@ def device_option(function: Function) -> Function:
     )(function)
 
 
+def quantize_option(function: Function) -> Function:
+    """Add `--quantize`."""
+    return click.option(
+        "--quantize",
+        type=click.Choice(["bf16", "int8"]),
+        help="Weights in fewer bits, all else in float32; on the CPU.",
+    )(function)
+
+
 def json_option(function: Function) -> Function:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)

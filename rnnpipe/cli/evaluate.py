@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,13 +16,15 @@ from rnnpipe.cli.common import (
     json_option,
     print_json,
     print_table,
+    quantize_option,
     report_quarantined,
     text_options,
 )
 
 if TYPE_CHECKING:
+    from rnnpipe.models.quantize import Form
     from rnnpipe.pipeline.evaluate import Evaluation
-    from rnnpipe.pipeline.runs import SequenceRun
+    from rnnpipe.pipeline.runs import Run, SequenceRun
     from rnnpipe.text.files import Errors
     from rnnpipe.training.evaluate import Loss
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 @click.option(
     "--weights", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which checkpoint."
 )
+@quantize_option
 @device_option
 @text_options
 @json_option
@@ -60,6 +63,7 @@ def command(
     beam: int | None,
     tokenize: str | None,
     weights: str,
+    quantize: Form | None,
     device: str,
     encoding: str,
     errors: Errors,
@@ -80,6 +84,7 @@ def command(
             "TEXT": ("text", inputs or None),
             "--window": ("text", window),
             "--ngram": ("text", ngram),
+            "--quantize": ("text", quantize),
             "--part": ("sequences or pairs", part),
             "--show": ("sequences", show),
             "--lengths": ("sequences", lengths),
@@ -103,9 +108,11 @@ def command(
         else:
             _sequences(opened, part, show, as_json)
         return
-    evaluation = evaluate_run(
-        opened, inputs, window=window or 256, ngram=ngram, encoding=encoding, errors=errors, report=say
-    )
+    options: dict[str, Any] = {"window": window or 256, "ngram": ngram, "encoding": encoding, "errors": errors}
+    if quantize is not None:
+        _quantized(opened, quantize, inputs, options, as_json)
+        return
+    evaluation = evaluate_run(opened, inputs, **options, report=say)
     if as_json:
         print_json(evaluation.to_json())
         return
@@ -118,6 +125,26 @@ def _check_flags(run: Path, kind: str, flags: Mapping[str, tuple[str, object]]) 
     for flag, (kinds, value) in flags.items():
         if value is not None and kind not in kinds.split(" or "):
             raise click.UsageError(f"{run} is a run of {kind}; {flag} is for runs of {kinds}.")
+
+
+def _quantized(run: Run, form: Form, inputs: tuple[str, ...], options: dict[str, Any], as_json: bool) -> None:
+    from rnnpipe.pipeline.quantizing import evaluate_quantized
+
+    found = evaluate_quantized(run, form, inputs, **options)
+    if as_json:
+        print_json(found.to_json())
+        return
+    click.echo("float32:")
+    print_evaluation(found.before)
+    click.echo(f"{form}:")
+    print_evaluation(found.after)
+    pairs = ((found.before.windows, found.after.windows), (found.before.carried, found.after.carried))
+    windows, carried = (after.nats - before.nats for before, after in pairs)
+    click.echo(f"  difference: {windows:+.4f} nats in windows, {carried:+.4f} with the state carried")
+    click.echo(f"  weights: {found.size.after:,} bytes instead of {found.size.before:,}")
+    milliseconds = [1000 * seconds for seconds in (found.seconds_after, found.seconds_before)]
+    click.echo(f"  a step of {found.rows} rows: {milliseconds[0]:.2f} ms instead of {milliseconds[1]:.2f}")
+    hint("generate", run.folder, "", "--quantize", form)
 
 
 def _sequences(run: SequenceRun, part: str | None, show: int | None, as_json: bool) -> None:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.common import PATH, check_text, device_option, hint, named, report_quarantined
+from rnnpipe.cli.common import PATH, check_text, device_option, hint, named, quantize_option, report_quarantined
 
 if TYPE_CHECKING:
     from rnnpipe.generation.prompts import Generated
+    from rnnpipe.models.quantize import Form
     from rnnpipe.pipeline.answers import Answers
     from rnnpipe.pipeline.reading import Opened
     from rnnpipe.pipeline.requests import Asked, Options
@@ -52,6 +53,7 @@ _SAY_EVERY = 10.0  # seconds, where answers go to a file
 @click.option("--allow-unknown", is_flag=True, help="Let <unk> be drawn.")
 @click.option("--skip-errors", is_flag=True, help="Report lines that cannot be used, and leave them out.")
 @click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Texts at once; no text depends on it.")
+@quantize_option
 @device_option
 def command(
     run: Path,
@@ -74,6 +76,7 @@ def command(
     allow_unknown: bool,
     skip_errors: bool,
     batch: int | None,
+    quantize: Form | None,
     device: str,
 ) -> None:
     """Continue prompts, in input order. An empty prompt, or none, starts a new document.
@@ -97,7 +100,7 @@ def command(
         max_tokens, temperature, top_k, top_p, tuple(map(named, more)), stop, sentence, allow_unknown,
         None if beam is None else Beam(beam, number, alpha),
     )  # fmt: skip
-    opened = open_for_reading(run, device=device, report=say)
+    opened = open_for_reading(run, device=device, quantize=quantize, report=say)
     report_quarantined(opened.registry)
     skipped = _Skipped() if skip_errors else None
     records = _records(prompts, source, jsonl and not plain, skipped)

@@ -18,11 +18,13 @@ from rnnpipe.cli.common import (
     open_lines,
     print_json,
     print_table,
+    quantize_option,
     report_quarantined,
 )
 
 if TYPE_CHECKING:
     from rnnpipe.generation.read import Predicted
+    from rnnpipe.models.quantize import Form
 
 
 @click.command("predict")
@@ -32,9 +34,12 @@ if TYPE_CHECKING:
     "--file", "source", type=PATH, metavar="F", help="Read texts from a file, one a line; - is standard input."
 )
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many tokens.")
+@quantize_option
 @device_option
 @json_option
-def command(run: Path, text: str | None, source: Path | None, top: int, device: str, as_json: bool) -> None:
+def command(
+    run: Path, text: str | None, source: Path | None, top: int, quantize: Form | None, device: str, as_json: bool
+) -> None:
     """Show the most likely tokens behind TEXT, or behind each line of a file, cleaned and tokenized by the run's own
     rules. With --file and --json one object a line."""
     from rnnpipe.generation.read import predict
@@ -43,7 +48,7 @@ def command(run: Path, text: str | None, source: Path | None, top: int, device: 
     if (text is None) == (source is None):
         raise click.UsageError("give either TEXT or --file F.")
     texts: Iterable[str] = [check_text(text, "TEXT")] if text is not None else open_lines(source)
-    opened = open_for_reading(run, device=device, report=say)
+    opened = open_for_reading(run, device=device, quantize=quantize, report=say)
     report_quarantined(opened.registry)
     for number, told in enumerate(predict(opened.reader, texts, top), 1):
         if as_json:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.common import PATH, check_text, device_option, open_lines, report_quarantined
+from rnnpipe.cli.common import PATH, check_text, device_option, open_lines, quantize_option, report_quarantined
+
+if TYPE_CHECKING:
+    from rnnpipe.models.quantize import Form
 
 
 @click.command("score")
@@ -19,10 +23,18 @@ from rnnpipe.cli.common import PATH, check_text, device_option, open_lines, repo
 )
 @click.option("--end", is_flag=True, help="That the document ends behind it counts as well.")
 @click.option("--tokens", "each", is_flag=True, help="With --json also each token's log-probability.")
+@quantize_option
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a text.")
 def command(
-    run: Path, texts: tuple[str, ...], source: Path | None, end: bool, each: bool, device: str, as_json: bool
+    run: Path,
+    texts: tuple[str, ...],
+    source: Path | None,
+    end: bool,
+    each: bool,
+    quantize: Form | None,
+    device: str,
+    as_json: bool,
 ) -> None:
     """Print the log-probability in nats, the number of tokens and the perplexity of each text, in input order.
 
@@ -37,7 +49,7 @@ def command(
     if each and not as_json:
         raise click.UsageError("--tokens goes with --json.")
     lines = open_lines(source) if source else [check_text(text, f"text {k}") for k, text in enumerate(texts, 1)]
-    opened = open_for_reading(run, device=device, report=say)
+    opened = open_for_reading(run, device=device, quantize=quantize, report=say)
     report_quarantined(opened.registry)
     unknown = 0
     for scored in score(opened.reader, lines, end=end):

@@ -6,11 +6,15 @@ import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rnnpipe.cli import say
-from rnnpipe.cli.common import PATH, device_option, report_quarantined
+from rnnpipe.cli.common import PATH, device_option, quantize_option, report_quarantined
+
+if TYPE_CHECKING:
+    from rnnpipe.models.quantize import Form
 
 KEY_VARIABLE = "RNNPIPE_API_KEY"
 
@@ -27,6 +31,7 @@ KEY_VARIABLE = "RNNPIPE_API_KEY"
 @click.option("--max-seconds", type=click.FloatRange(min=0.1), default=120, show_default=True, help="A request; 408.")
 @click.option("--max-requests", type=click.IntRange(min=1), default=128, show_default=True, help="An address; 429.")
 @click.option("--max-waiting", type=click.IntRange(min=0), default=1024, show_default=True, help="Texts; 503.")
+@quantize_option
 @device_option
 def command(
     run: Path,
@@ -40,6 +45,7 @@ def command(
     max_seconds: float,
     max_requests: int,
     max_waiting: int,
+    quantize: Form | None,
     device: str,
 ) -> None:
     """Serve a run of text, or an exported model, over HTTP; a page to try it is at /.
@@ -64,7 +70,7 @@ def command(
     from rnnpipe.serving.run import ModelServer
 
     key = _read_key(key_file)
-    opened = open_for_reading(run, device=device, report=say)
+    opened = open_for_reading(run, device=device, quantize=quantize, report=say)
     report_quarantined(opened.registry)
     limits = Limits(max_body, max_tokens, max_texts, max_seconds, max_waiting, max_requests)
     name = run.resolve().name

@@ -113,6 +113,8 @@ def parse_answer(line: bytes, place: str) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(found.get(key), kind) for key, kind in kinds.items()):
         raise InputError(f"{place}: not an answer that `rnnpipe generate --jsonl` wrote: {line[:60]!r}.")
     replay = found["replay"]
+    if replay.get("quantize") not in (None, "bf16", "int8"):
+        raise InputError(f'{place}: "quantize" is {str(replay["quantize"])[:20]!r}; it takes bf16 or int8.')
     parts = {"number": int, "options": dict, "run": str, "weights": str, "numerics": dict}
     if not all(isinstance(replay.get(key), kind) for key, kind in parts.items()):
         raise InputError(f'{place}: "replay" has not all that generating it again needs.')

@@ -6,13 +6,16 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rnnpipe.errors import UsageError
 from rnnpipe.generation.reader import TextReader
 from rnnpipe.pipeline.answers import run_record
 from rnnpipe.pipeline.common import Report, load_rules, no_report
 from rnnpipe.plugins import Registry, full_registry, text_registry
+
+if TYPE_CHECKING:
+    from rnnpipe.models.quantize import Form
 
 BuildSampler: TypeAlias = Callable[[str, Mapping[str, Any]], Any]
 
@@ -31,18 +34,27 @@ class Opened:
     build_sampler: BuildSampler
 
 
-def open_for_reading(path: Path, *, device: str = "auto", report: Report = no_report) -> Opened:
-    """Open the folder of a run of text, or the file of an exported model.
+def open_for_reading(
+    path: Path, *, device: str = "auto", quantize: Form | None = None, report: Report = no_report
+) -> Opened:
+    """Open the folder of a run of text, quantized if asked, or the file of an exported model.
 
     Torch is imported for a run only.
     """
     if path.is_file():
+        if quantize is not None:
+            raise UsageError(f"{path}: an exported model stays as it is; --quantize {quantize} is for a run.")
         return _open_exported(path, device)
     from rnnpipe.pipeline.runs import open_run
 
     registry = full_registry()
-    run = open_run(path, device=device, report=report)
-    return Opened(run.reader(), run_record(run), registry, run_sampler)
+    run = open_run(path, device="cpu" if quantize is not None and device == "auto" else device, report=report)
+    if quantize is None:
+        return Opened(run.reader(), run_record(run), registry, run_sampler)
+    from rnnpipe.pipeline.quantizing import quantize_run
+
+    run, _ = quantize_run(run, quantize)
+    return Opened(run.reader(), {**run_record(run), "quantize": quantize}, registry, run_sampler)
 
 
 def run_sampler(name: str, options: Mapping[str, Any]) -> Any:

@@ -38,9 +38,10 @@ def replay(found: dict[str, Any], place: str, run: Path | None, *, report: Repor
     folder = run or Path(recorded["run"])
     if run is None and not folder.exists():
         raise InputError(f"{place}: was made by the run {folder}, which is not there; name it with --run.")
-    opened, device = open_for_reading(folder, report=report), recorded["numerics"].get("device")
+    form = recorded.get("quantize")
+    opened, device = open_for_reading(folder, quantize=form, report=report), recorded["numerics"].get("device")
     if opened.record["numerics"]["device"] != device:
-        opened = open_for_reading(folder, device=str(device), report=report)
+        opened = open_for_reading(folder, device=str(device), quantize=form, report=report)
     record = opened.record
     for part in ("weights", "dictionary"):
         if record[part] != recorded.get(part):
