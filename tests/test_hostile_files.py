@@ -17,7 +17,6 @@ from hostile import Cost, Edit, mutate, mutations, resident, sealed_again
 from hypothesis import HealthCheck, Phase, given, settings
 from test_archives import good_tar, good_zip
 
-from rnnpipe.cli.generate import _read_prompts
 from rnnpipe.config import Config, dump_config, load_config, resolve
 from rnnpipe.data.corpora.archives import unpack
 from rnnpipe.data.corpora.manifest import load_manifest, shipped
@@ -26,6 +25,7 @@ from rnnpipe.errors import InputError, RnnpipeError
 from rnnpipe.pipeline.clean import clean
 from rnnpipe.pipeline.dictionary import build_dict
 from rnnpipe.pipeline.encode import encode
+from rnnpipe.pipeline.requests import Options, number_prompts, read_prompts
 from rnnpipe.pipeline.runs import read_record
 from rnnpipe.text.corpus import load_corpus
 from rnnpipe.text.files import cut_blocks, read_block
@@ -155,7 +155,7 @@ def prompts(folder: Path) -> dict[str, Target]:
 
     def read(data: bytes, jsonl: bool) -> None:
         path.write_bytes(data)
-        for prompt in _read_prompts((), path, jsonl, 1, 0):
+        for prompt in number_prompts(read_prompts(path, jsonl=jsonl), Options(), 0, 2):
             prompt.id.encode()
             prompt.text.encode()
 

@@ -17,10 +17,10 @@ from cli import HARBOUR, KITCHEN, call, fail, settings, succeed
 from hostile import sealed_again
 
 from rnnpipe import durable
-from rnnpipe.cli.generate import _read_prompts
 from rnnpipe.data.tokens import load_tokens
 from rnnpipe.durable import parse_json, read_bounded, read_lines
 from rnnpipe.errors import InputError
+from rnnpipe.pipeline.requests import read_prompts
 from rnnpipe.training.checkpoints import load_checkpoint, save_checkpoint
 from rnnpipe.training.metrics import read_metrics
 
@@ -210,4 +210,4 @@ def test_metrics_that_are_none(tmp_path: Path, line: bytes) -> None:
 def test_prompts_that_are_none(tmp_path: Path, line: bytes, message: str) -> None:
     (tmp_path / "prompts").write_bytes(b'{"prompt": "a"}\n' + line)
     with pytest.raises(InputError, match=message):
-        list(_read_prompts((), tmp_path / "prompts", True, 1, 0))
+        list(read_prompts(tmp_path / "prompts", jsonl=True))

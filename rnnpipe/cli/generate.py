@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rnnpipe.models.quantize import Form
     from rnnpipe.pipeline.answers import Answers
     from rnnpipe.pipeline.reading import Opened
-    from rnnpipe.pipeline.requests import Asked, Options
+    from rnnpipe.pipeline.requests import Asked, Options, Record
 
 _SAY_EVERY = 10.0  # seconds, where answers go to a file
 
@@ -146,12 +146,13 @@ class _Job:
 
 def _records(
     prompts: tuple[str, ...], source: Path | None, jsonl: bool, skip: Callable[[str], None] | None
-) -> Iterable[tuple[str, dict[str, Any]]]:
-    from rnnpipe.pipeline.requests import read_prompts
+) -> Iterable[Record]:
+    from rnnpipe.pipeline.requests import Record, read_prompts
 
     if source is not None:
         return read_prompts(source, jsonl=jsonl, skip=skip)
-    return [("", {"prompt": check_text(prompt, f"prompt {k}")}) for k, prompt in enumerate(prompts or ("",), 1)]
+    given = enumerate(prompts or ("",), 1)
+    return [Record(number, "", {"prompt": check_text(prompt, f"prompt {number}")}) for number, prompt in given]
 
 
 def _print_texts(job: _Job, asked: Iterable[Asked]) -> None:

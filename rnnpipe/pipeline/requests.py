@@ -113,52 +113,56 @@ def _sampler(value: Any, place: str) -> Named:
     return plugin_from_text(value) if isinstance(value, str) else Named.from_json(value, f"{place}, samplers")
 
 
-def number_prompts(
-    records: Iterable[tuple[str, Mapping[str, Any]]], options: Options, seed: int, copies: int
-) -> Iterator[Asked]:
-    """Yield each prompt `copies` times; the k-th text of all is keyed by k, so that it can be drawn again alone.
+@dataclass(frozen=True)
+class Record:
+    """A prompt with its own id, seed and options as they were given, and the number of its line, from 1."""
 
-    A prompt that has a seed of its own is keyed by this and the number of its copy, wherever it stands. That number is
-    the rank of a text of beam search.
+    line: int
+    place: str
+    given: Mapping[str, Any]
+
+
+def number_prompts(records: Iterable[Record], options: Options, seed: int, copies: int) -> Iterator[Asked]:
+    """Yield each prompt `copies` times; its line and the number of its copy key what is drawn.
+
+    What is drawn therefore hangs on no other line. A prompt that has a seed of its own is keyed by this and the number
+    of its copy, wherever it stands. That number is the rank of a text of beam search.
     """
-    count = 0
-    for line, (place, record) in enumerate(records, 1):
-        chosen = options.with_own({key: value for key, value in record.items() if key not in OWN}, place)
+    for record in records:
+        given = record.given
+        chosen = options.with_own({key: value for key, value in given.items() if key not in OWN}, record.place)
         for copy in range(copies):
-            name = str(record.get("id", line)) + (f".{copy + 1}" if copies > 1 else "")
-            number = copy if "seed" in record or chosen.beam else count
-            yield Asked(name, record["prompt"], number, record.get("seed", seed), chosen, place)
-            count += 1
+            name = str(given.get("id", record.line)) + (f".{copy + 1}" if copies > 1 else "")
+            number = copy if "seed" in given or chosen.beam else (record.line - 1) * copies + copy
+            yield Asked(name, given["prompt"], number, given.get("seed", seed), chosen, record.place)
 
 
-def read_prompts(
-    source: Path, *, jsonl: bool, skip: Callable[[str], None] | None = None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the prompts of a file, a line each, with their places; `-` is standard input.
+def read_prompts(source: Path, *, jsonl: bool, skip: Callable[[str], None] | None = None) -> Iterator[Record]:
+    """Yield the prompts of a file, a line each; `-` is standard input.
 
     skip: told of a line that cannot be read, which is then left out; without it InputError is raised. Options are
     checked as far as they have names and types.
     """
-    for place, line in _decoded(source, skip):
+    for number, place, line in _decoded(source, skip):
         if not jsonl:
-            yield place, {"prompt": line}
+            yield Record(number, place, {"prompt": line})
             continue
         if not line.strip():
             continue
         try:
-            yield place, _parse_record(line, place)
+            yield Record(number, place, _parse_record(line, place))
         except (InputError, UsageError) as error:
             if skip is None:
                 raise
             skip(str(error))
 
 
-def read_texts(source: Path) -> Iterator[tuple[str, str]]:
-    """Yield the lines of a file with their places; raise InputError for one that is not UTF-8."""
-    return _decoded(source, None)
+def read_texts(source: Path) -> Iterator[str]:
+    """Yield the lines of a file; raise InputError for one that is not UTF-8."""
+    return (text for _, _, text in _decoded(source, None))
 
 
-def _decoded(source: Path, skip: Callable[[str], None] | None) -> Iterator[tuple[str, str]]:
+def _decoded(source: Path, skip: Callable[[str], None] | None) -> Iterator[tuple[int, str, str]]:
     if str(source) == "-" and sys.stdin is None:
         raise InputError("standard input is closed; give prompts as arguments or with --file F.")
     name = "standard input" if str(source) == "-" else str(source)
@@ -166,7 +170,7 @@ def _decoded(source: Path, skip: Callable[[str], None] | None) -> Iterator[tuple
         for number, line in enumerate(read_lines(file, name), 1):
             place = f"{name}, line {number}"
             try:
-                yield place, line.decode("utf-8").rstrip("\r\n")
+                yield number, place, line.decode("utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
                 message = f"{place}, byte {error.start}: not UTF-8; prompts are UTF-8."
                 if skip is None:
