@@ -20,6 +20,7 @@ from rnnpipe.errors import UsageError
 Test: TypeAlias = Callable[[str], bool]
 MOST_REPEATS = 1000
 MOST_STATES = 10_000
+MOST_GROUPS = 100  # inside each other
 DEAD = -1
 
 _CLASSES: dict[str, Test] = {
@@ -99,6 +100,7 @@ class _Parser:
         self.expression = expression
         self.graph = graph
         self.place = 0
+        self.groups = 0  # that are open
 
     def error(self, reason: str) -> UsageError:
         return UsageError(f"pattern {self.expression!r}, character {self.place + 1}: {reason}.")
@@ -194,8 +196,12 @@ class _Parser:
                 if self.expression[self.place : self.place + 2] != "?:":
                     raise self.error("of groups only (...) and (?:...) are accepted")
                 self.place += 2
+            if self.groups >= MOST_GROUPS:
+                raise self.error(f"at most {MOST_GROUPS} groups inside each other are accepted")
+            self.groups += 1
             inside = self.alternatives()
             self.take(")")
+            self.groups -= 1
             return inside
         if character in "^$":
             self.place -= 1
