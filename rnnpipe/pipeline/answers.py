@@ -137,6 +137,11 @@ def difference(found: dict[str, Any], expected: dict[str, Any]) -> str | None:
             continue
         if isinstance(one, dict) and isinstance(other, dict):
             return difference(one, other)
-        short = [repr(value) if len(str(value)) < 60 else f"{str(value)[:57]!r}..." for value in (one, other)]
-        return f"{key} {short[0]}, not {short[1]}"
+        return f"{key} {_short(one)}, not {_short(other)}"
     return None
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "unset"
+    return repr(value) if len(str(value)) < 60 else f"{str(value)[:57]!r}..."
