@@ -368,6 +368,11 @@ def test_it_is_chosen_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> Non
     chosen, refusals = rnn.refusals(small)
     assert chosen == "loop"
     assert refusals["hoisted"].startswith("in plain torch it is no faster than the loop on so little at once (windows")
+    normed = Recurrent(Normed, 3, 8, backends=[HoistedBackend("never"), LoopBackend()])
+    assert (
+        "a reduction over hidden units (compiling is switched off)"
+        in normed.refusals(torch.empty(8, 512, 3))[1]["hoisted"]
+    )
     rnn.backend = "hoisted"  # by name, it runs whatever it accepts
     assert rnn.refusals(small) == ("hoisted", {})
 

@@ -38,7 +38,7 @@ class HoistedBackend:
     """Runs any gated cell by its `pointwise`; compiled where that pays, otherwise in plain torch.
 
     compile: "auto" compiles training in float32 or bfloat16 from a certain size of window, where a compiler is there;
-    other training runs in plain torch, and what needs no gradient in the loop, where there is nothing to win.
+    other training runs in plain torch. What needs no gradient runs in the loop: there is nothing to win.
     """
 
     name = "hoisted"
@@ -81,12 +81,18 @@ class HoistedBackend:
         return x_TBI, finals
 
     def drawback(self, cells: Sequence[Cell], x_TBI: Tensor, lengths: Tensor | None) -> str | None:
-        """Decline small batches of small layers that would run in plain torch: measured 0.7 to 1.0 times the loop."""
+        """Decline what would run in plain torch where that measured below the loop's speed."""
+        steps, batch = x_TBI.shape[:2]
         for cell in cells:
             assert isinstance(cell, GatedCell), "it has not been refused"
-            reason = self._why_plain(cell, *x_TBI.shape[:2])
-            if reason is not None and x_TBI.shape[1] * cell.hidden_size < _WORTH_HOISTING:
+            reason = self._why_plain(cell, steps, batch)
+            if reason is None:
+                continue
+            if batch * cell.hidden_size < _WORTH_HOISTING:
                 return f"in plain torch it is no faster than the loop on so little at once ({reason})"
+            plan = self._plan(cell, batch, _product_dtype(cell), [cell.weight_hh.dtype] * len(cell.state_shape))
+            if isinstance(plan, Plan) and not plan.pointwise.elementwise:
+                return f"in plain torch it is no faster than the loop with a reduction over hidden units ({reason})"
         return None
 
     def elementwise(self, cells: Sequence[Cell], steps: int, batch: int, *, ready: bool) -> tuple[str, str | None]:
