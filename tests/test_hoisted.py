@@ -49,6 +49,17 @@ class Mixed(GatedCell):
         return torch.where(self.even, torch.sigmoid(u[2]) * c, torch.relu(c) - r[1] * state[0]), c
 
 
+class Twice(GatedCell):
+    """One tensor for two states, and one state that stays as it is."""
+
+    input_gates = recurrent_gates = 1
+    state_names = ("h", "a", "b", "fixed")
+
+    def pointwise(self, u: Gates, r: Gates, state: State) -> State:
+        new = torch.sin(u[0] + r[0] + state[1] * state[3])
+        return new * state[2], new, new, state[3]
+
+
 class Normed(GatedCell):
     """A reduction over H, which has no diagonal Jacobian."""
 
@@ -98,7 +109,7 @@ SIZES = [
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize("cell", [LSTM, GRU, Elman, Mixed, Normed, Exponential])
+@pytest.mark.parametrize("cell", [LSTM, GRU, Elman, Mixed, Twice, Normed, Exponential])
 def test_plain_equals_loop(cell: type[GatedCell], sizes: Sizes) -> None:
     check_against_loop(HoistedBackend("never"), stack(cell, sizes), sizes)
     check_against_loop(HoistedBackend("never"), stack(cell, sizes, bias=False), sizes)

@@ -49,7 +49,7 @@ class _Layer(torch.autograd.Function):
                     y.copy_(states[0])
         ctx.plan, ctx.masked, ctx.dtypes = plan, mask is not None, (u.dtype, [c.dtype for c in constants])
         ctx.save_for_backward(weight, bias, taken[:-1], *kept)
-        return outputs, *states[1:]
+        return outputs, *(state.clone() for state in states[1:])  # two of them may be one tensor
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *dfinal: Tensor) -> tuple[Tensor | None, ...]:
