@@ -115,6 +115,8 @@ def test_the_texts_are_those_of_generate(client: Any, run: Path, generated: list
     assert made.usage.completion_tokens == sum(len(each["tokens"]) for each in generated)
     assert made.usage.prompt_tokens == sum(map(len, PROMPTS))
     assert {choice.finish_reason for choice in made.choices} <= {"stop", "length"}
+    unknown = client.completions.create(model=run.name, prompt="∂x∂", max_tokens=1).choices[0].unknown
+    assert unknown == ["∂"]
 
 
 def test_streams_of_many_clients_at_once(client: Any, run: Path, generated: list[dict[str, Any]]) -> None:
@@ -299,14 +301,26 @@ def test_a_key(run: Path) -> None:
         assert len(server.key) > 20, "one is made where others can ask"
 
 
+def test_a_sampler_that_fails_ends_its_own_texts(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rnnpipe.generation.truncation import MinP
+
+    monkeypatch.setattr(MinP, "adjust", lambda *args: 1 / 0)
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(ask, server, "/v1/completions", {"max_tokens": 400, "samplers": ["forbid:tokens=<doc>"]})
+        status, answer = ask(server, "/v1/completions", {"prompt": "x", "samplers": ["min-p:p=0.1"]})
+        assert (status, "a sampler has failed: ZeroDivisionError" in answer["error"]["message"]) == (500, True)
+        assert other.result()[1]["usage"]["completion_tokens"] == 400
+    assert ask(server, "/health")[0] == 200
+
+
 def test_the_engine_fails(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rnnpipe.generation.torch_network import TorchNetwork
 
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
     with served(run) as server:
-        monkeypatch.setattr(TorchNetwork, "draw", lambda *args: 1 / 0)
+        monkeypatch.setattr(TorchNetwork, "read", lambda *args: 1 / 0)
         status, answer = ask(server, "/v1/completions", {"prompt": "x"})
-        assert (status, "ZeroDivisionError" in answer["error"]["message"]) == (500, True)
+        assert (status, "the engine has failed: ZeroDivisionError" in answer["error"]["message"]) == (500, True)
         assert ask(server, "/health")[0] == 503
         assert ask(server, "/v1/completions", {"prompt": "x"})[0] == 503
 
@@ -349,7 +363,8 @@ def test_the_page_in_a_browser(server: Any, generated: list[dict[str, Any]], tmp
         page.evaluate("document.getElementById('prompt').focus()")
         page.command("Input.insertText", text=PROMPTS[1])
         likely = ask(server, "/predict", {"text": PROMPTS[1]})[1]["next"]
-        page.wait_for(f"document.querySelector('#next td').textContent == {json.dumps(json.dumps(likely[0]['token']))}")
+        share = json.dumps(f"{100 * likely[0]['probability']:.1f} %")
+        page.wait_for(f"document.querySelector('#next td:nth-child(2)').textContent == {share}")
         for name, value in {**HOW, "seed": 7}.items():
             page.evaluate(f"document.getElementById('{name}').value = '{value}'")
         page.evaluate("document.getElementById('go').click()")

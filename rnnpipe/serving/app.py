@@ -159,7 +159,7 @@ class Service:
             while len(ends) < len(jobs):
                 for place, told in await delivery.more():
                     if isinstance(told, Failed):
-                        raise Refusal(500, f"the engine has failed: {told.reason}")
+                        raise Refusal(500, told.reason)
                     if isinstance(told, Finished):
                         ends[place] = told
                     else:
@@ -404,7 +404,7 @@ class _Answer:
             last = None
             for event in (event for at, event in told if at == place):
                 if isinstance(event, Failed):
-                    raise Refusal(500, f"the engine has failed: {event.reason}")
+                    raise Refusal(500, event.reason)
                 if isinstance(event, Finished):
                     ends.append(event)
                     last = continuation(event, self._service.reader.tokens)

@@ -121,8 +121,12 @@ class Choice:
         return self._piece(certain, None)
 
     def last_piece(self, made: Generated) -> dict[str, Any]:
-        """Return what is left, or all if nothing was asked for before, and why the text ended."""
-        return {**self._piece(self._whole(made.text), REASONS[made.finish]), "finish": made.finish}
+        """Return what is left, or all if nothing was asked for before, and why the text ended.
+
+        Beyond OpenAI's: the reason as `generate` tells it, and the words of the prompt that are unknown.
+        """
+        piece = self._piece(self._whole(made.text), REASONS[made.finish])
+        return {**piece, "finish": made.finish, "unknown": list(made.unknown)}
 
     def _whole(self, text: str) -> str:
         return self._prompt + (self._lead + text if text else "")

@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
+from weakref import WeakKeyDictionary
 
-from rnnpipe.generation.engine import Drawn, Engine, Finished, Job
+import numpy as np
+
+from rnnpipe.generation.engine import NOTHING, Drawing, Drawn, Draws, Engine, Facts, Finished, Ints, Job, Network
 from rnnpipe.serving.limits import Refusal
 
 COALESCED_SECONDS = 0.05  # tokens are told together that long, but a text's first token and its end at once
@@ -17,7 +20,7 @@ COALESCED_SECONDS = 0.05  # tokens are told together that long, but a text's fir
 
 @dataclass(frozen=True)
 class Failed:
-    """The engine has failed: no job comes to an end any more."""
+    """A job does not come to an end: its sampler or the engine has failed."""
 
     reason: str
 
@@ -58,6 +61,36 @@ class Ticket:
     begun: bool = False
 
 
+class GuardedNetwork:
+    """A network in which a sampler that fails ends the texts that it draws, and no others.
+
+    failures: why, by the drawing.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.boundary = network.boundary
+        self.context = network.context
+        self.tile = network.tile
+        self.failures: WeakKeyDictionary[Drawing, str] = WeakKeyDictionary()
+        self._network = network
+
+    def arrange(self, order: Ints) -> None:
+        """Arrange rows."""
+        self._network.arrange(order)
+
+    def read(self, tokens: Ints) -> None:
+        """Read one token a row."""
+        self._network.read(tokens)
+
+    def draw(self, rows: Ints, facts: Facts, drawing: Drawing) -> Draws:
+        """Return the next token of some rows, none where that fails."""
+        try:
+            return self._network.draw(rows, facts, drawing)
+        except Exception as error:  # whatever a plugin's sampler raises
+            self.failures[drawing] = f"{type(error).__name__}: {error}"
+            return Draws(np.full(len(rows), NOTHING), np.full(len(rows), np.nan))
+
+
 class SharedBatch:
     """Runs jobs of any number of requests on one engine; they join and leave between two tokens.
 
@@ -67,6 +100,7 @@ class SharedBatch:
 
     def __init__(self, engine: Engine, most_waiting: int, noted: Callable[[Ticket, Told], None]) -> None:
         self.engine = engine
+        self.engine.network = self._network = GuardedNetwork(engine.network)
         self.failure: str | None = None
         self.steps = 0
         self._most = engine.rows + most_waiting
@@ -173,16 +207,20 @@ class SharedBatch:
         for ticket, told in parcels:
             if ticket not in self._tickets:
                 continue
-            if isinstance(told[-1], Finished):
-                self._tickets.discard(ticket)
             for event in told:
                 self._noted(ticket, event)
-            if isinstance(told[-1], Finished):
-                told[-1] = replace(told[-1], job=ticket.job)  # which the engine knew by the ticket
+            if isinstance(end := told[-1], Finished):
+                self._tickets.discard(ticket)
+                told[-1] = self._end(end, ticket)
             ticket.delivery.put(ticket.place, told)
+
+    def _end(self, end: Finished, ticket: Ticket) -> Told:
+        """Return the end of a job, with the job as it was given: the engine knew it by the ticket."""
+        failure = self._network.failures.get(ticket.job.drawing)
+        return replace(end, job=ticket.job) if failure is None else Failed(f"a sampler has failed: {failure}")
 
     def _fail(self, failure: str) -> None:
         self.failure = failure
         for ticket in self._tickets:
-            ticket.delivery.put(ticket.place, [Failed(failure)])
+            ticket.delivery.put(ticket.place, [Failed(f"the engine has failed: {failure}")])
         self._tickets.clear()

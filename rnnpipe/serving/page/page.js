@@ -4,6 +4,8 @@ const at = (id) => document.getElementById(id);
 const LIKELY = 10;
 let running = null; // the AbortController of the text that comes, null if none does
 let shown = 0; // characters of it that are on the page
+let waiting = 0; // the timer of the prediction behind what is being typed
+let latest = 0; // the number of the last prediction or text that was asked for; what comes later of others is void
 
 function say(message, wrong = false) {
   at("status").textContent = message;
@@ -89,17 +91,21 @@ async function* events(response) {
 }
 
 async function predict() {
+  const mine = ++latest;
   const body = JSON.stringify({ text: at("prompt").value, top: LIKELY });
   const response = await fetch("predict", { method: "POST", headers: headers(), body });
-  if (!response.ok) return say(await failure(response), true);
-  const { next, unknown } = await response.json();
-  if (running) return;
+  const wrong = response.ok ? null : await failure(response);
+  const { next, unknown } = response.ok ? await response.json() : {};
+  if (mine !== latest) return;
+  if (wrong) return say(wrong, true);
   showNext(next.map(({ token, probability }) => [token, probability]), null, "behind the prompt");
   say(unknown.length ? `unknown to this model: ${unknown.join(", ")}` : "");
 }
 
 async function go() {
   running?.abort();
+  clearTimeout(waiting);
+  latest++;
   const mine = (running = new AbortController());
   const prompt = at("prompt").value;
   const given = document.createElement("span");
@@ -125,7 +131,7 @@ async function go() {
       }
     }
   } catch (error) {
-    say(error.name === "AbortError" ? "stopped" : error.message, error.name !== "AbortError");
+    if (running === mine) say(error.name === "AbortError" ? "stopped" : error.message, error.name !== "AbortError");
   } finally {
     if (running === mine) {
       running = null;
@@ -142,7 +148,6 @@ at("prompt").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) go();
 });
 at("stop").addEventListener("click", () => running?.abort());
-let waiting = 0;
 at("prompt").addEventListener("input", () => {
   clearTimeout(waiting);
   waiting = setTimeout(() => predict().catch((error) => say(error.message, true)), 150);
