@@ -19,7 +19,7 @@ import shutil
 import stat
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -145,10 +145,11 @@ class Lines:
 
 
 @contextlib.contextmanager
-def appended_lines(path: Path) -> Iterator[Lines]:
+def appended_lines(path: Path, check: Callable[[bytes, bytes], None]) -> Iterator[Lines]:
     """Open a file, which may be there already, to append lines to; a last line without an end is cut off.
 
-    Raises InputError if another process is appending to it.
+    check: told the first whole line and what stands behind the last line end before anything is cut off; it raises
+    InputError if the file is none of these. So does another process that is appending to the file.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -157,7 +158,12 @@ def appended_lines(path: Path) -> Iterator[Lines]:
     with path.open("a+b", buffering=0) as file:
         try:
             _lock(file.fileno(), path)
-            file.truncate(_whole_lines(file))
+            length = _whole_lines(file)
+            file.seek(length)
+            torn = file.read(LINE_BYTES)
+            with path.open("rb") as lines:
+                check(next(read_lines(lines, str(path))) if length else b"", torn)
+            file.truncate(length)
             fsync_path(path.parent)
             try:
                 yield Lines(file)

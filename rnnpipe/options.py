@@ -6,7 +6,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +25,19 @@ class Option:
         return self.name if self.default is inspect.Parameter.empty else f"{self.name}={self.default!r}"
 
 
+@functools.lru_cache(maxsize=256)
+def _parameters(factory: Callable[..., Any]) -> tuple[tuple[inspect.Parameter, Any], ...]:
+    """Return the parameters of a factory, each with its type, None where there is none."""
+    hints = _type_hints(factory)
+    return tuple((each, hints.get(each.name)) for each in inspect.signature(factory).parameters.values())
+
+
 def list_options(factory: Callable[..., Any], reserved: int = 0, supplied: set[str] | None = None) -> list[Option]:
     """Return the options of `factory`: its parameters less the first `reserved` and those that rnnpipe `supplied`."""
-    parameters = list(inspect.signature(factory).parameters.values())[reserved:]
-    hints = _type_hints(factory)
+    found = _parameters(factory) if isinstance(factory, Hashable) else _parameters.__wrapped__(factory)
     return [
-        Option(parameter.name, hints.get(parameter.name), parameter.default)
-        for parameter in parameters
+        Option(parameter.name, annotation, parameter.default)
+        for parameter, annotation in found[reserved:]
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         and parameter.name not in (supplied or set())
     ]

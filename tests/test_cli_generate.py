@@ -16,6 +16,9 @@ import pytest
 import torch
 from cli import KITCHEN, call, fail, settings, start, succeed
 
+from rnnpipe.generation.torch_network import FIXED_ROWS, TorchNetwork
+from rnnpipe.runtime import ROW_TILE
+
 WORDS = ["the", "salt", "a", "pan", "of", "water", "xyzzy", "butter"]
 
 
@@ -154,6 +157,53 @@ def test_a_line_that_cannot_be_used_is_left_out_if_asked(run: Path):
     assert succeed(*words, stdin="\n".join(lines).encode()).out == result.out, "a text hangs on its own line alone"
 
 
+def test_what_was_left_out_is_left_out_again(run: Path):
+    wrong = [
+        {"temperature": "hot"}, {"max_tokens": True}, {"max_tokens": 0}, {"max_tokens": 10**20}, {"stop": 5},
+        {"stop": [""]}, {"samplers": [3]}, {"samplers": ["min-length:tokens=99999999999999999999"]}, {"top_k": 0},
+        {"samplers": [{"name": "pattern", "regex": "(" * 3000}]}, {"beam": {"width": 2}},
+    ]  # fmt: skip
+    records = [{}, *wrong, {"stop": None, "temperature": None}]
+    text = "".join(json.dumps({"prompt": "the", **record}) + "\n" for record in records)
+    Path("prompts.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    first = generate(run, "--skip-errors", "-o", "out.jsonl").err
+    for line in range(2, len(wrong) + 2):
+        assert f"prompts.jsonl, line {line}: " in first
+    there = Path("out.jsonl").read_bytes()
+    assert [json.loads(line)["id"] for line in there.splitlines()] == ["1", str(len(records))]
+    assert "out.jsonl has 2 answers" in generate(run, "--skip-errors", "-o", "out.jsonl").err
+    Path("out.jsonl").write_bytes(there.splitlines(keepends=True)[0])
+    generate(run, "--skip-errors", "-o", "out.jsonl")
+    assert Path("out.jsonl").read_bytes() == there
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        b"precious, no end of line",
+        b"alice\nthe",
+        b'{"id": 7, "prompt": "mine"}',
+        b'{"id": 7}\n',
+        b'{"a": 1',
+        b"\x00" * 9,
+    ],
+)
+def test_a_file_of_something_else_is_left_as_it_is(theirs: bytes, run: Path):
+    Path("mine").write_bytes(theirs)
+    assert "mine" in fail("generate", run, "the", "--jsonl", "--max-tokens", 2, "-o", "mine", code=1)
+    assert Path("mine").read_bytes() == theirs
+
+
+def test_answers_do_not_go_where_the_prompts_are(run: Path):
+    write_prompts(2)
+    before = Path("prompts.jsonl").read_bytes()
+    words = ("generate", run, "--file", "prompts.jsonl", "--jsonl", "-o")
+    assert "is the file of the prompts" in fail(*words, "prompts.jsonl", code=2)
+    assert Path("prompts.jsonl").read_bytes() == before
+    assert succeed(*words, "-").out == succeed(*words[:-1]).out
+    assert not Path("-").exists()
+
+
 def test_prompts_may_be_plain_and_answers_not(run: Path):
     Path("prompts.txt").write_text("the salt\n\na pan\n", encoding="utf-8")
     rows = succeed("generate", run, "--file", "prompts.txt", "--plain", "--jsonl", "--max-tokens", 2).jsonl()
@@ -181,6 +231,13 @@ def test_a_replay_that_differs_says_what(run: Path):
     result = call("replay", "out.jsonl:2")
     assert result.code == 1
     assert "out.jsonl:2: not the same: text" in result.error
+
+
+def test_the_row_tile_is_the_one_in_use(run: Path, monkeypatch: pytest.MonkeyPatch):
+    write_prompts(1)
+    assert generate(run).json()["replay"]["numerics"]["row_tile"] == ROW_TILE
+    monkeypatch.setattr(TorchNetwork, "_rows_are_alike", lambda network: False)
+    assert generate(run).json()["replay"]["numerics"]["row_tile"] == FIXED_ROWS
 
 
 def test_replays_that_cannot_be(run: Path, letters: Path):
@@ -227,6 +284,14 @@ def test_patterns_prefixes_and_lengths(letters: Path):
     assert not any("e" in row["text"] for row in succeed(*words, 'forbid:tokens=["e", "<doc>"]').jsonl())
     assert "character 3" in fail("generate", letters, "a", "--sampler", 'pattern:regex="a("', code=2)
     assert "no text of this run's tokens can match" in fail(*words[:2], "--sampler", 'pattern:regex="雨"', code=2)
+
+
+def test_what_is_likely_not_meant_is_told(run: Path, letters: Path):
+    assert "no token of this run has a mark" in succeed("generate", run, "the", "--sentence", "--max-tokens", 2).err
+    words = ("generate", letters, "a", "--max-tokens", 3, "--sampler")
+    for sampler in ("min-length:tokens=4", 'prefix:text="salt"', 'pattern:regex="a{4,9}"'):
+        assert "needs 4 tokens at least, and gets 3 at most" in succeed(*words, sampler).err
+    assert "goes with --beam" in fail("generate", letters, "a", "--length-exponent", 2, code=2)
 
 
 def test_a_k_larger_than_the_vocabulary(letters: Path):

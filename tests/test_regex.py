@@ -70,6 +70,7 @@ def test_a_character_outside_the_alphabet_matches_nothing() -> None:
         ("a{2,1}", 3, "with m up to n"),
         ("a{x}", 3, "with m up to n"),
         (f"a{{{MOST_REPEATS + 1}}}", 3, "at most"),
+        ("a{" + "9" * 5000 + "}", 3, "at most"),
     ],
 )
 def test_what_is_not_read_is_told_with_its_place(expression: str, place: int, reason: str) -> None:

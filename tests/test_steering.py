@@ -192,8 +192,10 @@ def test_tokens_and_texts_that_the_vocabulary_does_not_have(letters: Reader, wor
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: RepetitionPenalty(0.0), "above 0"),
-        (lambda: RepetitionPenalty(math.inf), "above 0"),
+        (lambda: RepetitionPenalty(0.0), "1e-6 to 1e6"),
+        (lambda: RepetitionPenalty(math.inf), "1e-6 to 1e6"),
+        (lambda: Temperature(1e-310), "1e-06 or more"),
+        (lambda: MinLength(10**20), "below 2"),
         (lambda: RepetitionPenalty(1.1, last=-1), "0 .all. or more"),
         (lambda: MinLength(-1), "0 or more"),
     ],

@@ -20,9 +20,9 @@ import numpy as np
 
 from rnnpipe.errors import RnnpipeError
 from rnnpipe.generation.engine import BATCH_ROWS
-from rnnpipe.pipeline.manners import answer_prompts
+from rnnpipe.pipeline.manners import Manners, answer_prompts
 from rnnpipe.pipeline.reading import Opened, open_for_reading
-from rnnpipe.pipeline.requests import Options, number_prompts
+from rnnpipe.pipeline.requests import Options, Record, number_prompts
 from rnnpipe.text.rules import Named
 from rnnpipe.text.vocabulary import DOC
 
@@ -125,9 +125,9 @@ def _prompts(opened: Opened, number: int, longest: int) -> list[str]:
 def _batch(opened: Opened, prompts: Sequence[str], tokens: int, rows: int) -> float:
     """Return the tokens a second of what the batch command does."""
     options = Options(max_tokens=tokens, samplers=(_ENDLESS,))
-    asked = number_prompts((("", {"prompt": prompt}) for prompt in prompts), options, 0, 1)
+    asked = number_prompts((Record(n, "", {"prompt": text}) for n, text in enumerate(prompts, 1)), options, 0, 1)
     start = time.perf_counter()
-    drawn = sum(len(made.tokens) for _, made in answer_prompts(opened, asked, rows=rows, warn=lambda message: None))
+    drawn = sum(len(made.tokens) for _, made in answer_prompts(Manners(opened, lambda message: None), asked, rows=rows))
     return drawn / (time.perf_counter() - start)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rnnpipe.generation.prompts import Generated
     from rnnpipe.models.quantize import Form
     from rnnpipe.pipeline.answers import Answers
-    from rnnpipe.pipeline.reading import Opened
+    from rnnpipe.pipeline.manners import Manners
     from rnnpipe.pipeline.requests import Asked, Options, Record
 
 _SAY_EVERY = 10.0  # seconds, where answers go to a file
@@ -44,9 +44,7 @@ _SAY_EVERY = 10.0  # seconds, where answers go to a file
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; repeatable.")
 @click.option("--sentence", is_flag=True, help="End behind the first sentence.")
 @click.option("--beam", type=click.IntRange(min=1), metavar="K", help="Search with K beams; -n texts, the best first.")
-@click.option(
-    "--length-exponent", "alpha", type=float, default=1.0, show_default=True, help="Beams go by log p / length^this."
-)
+@click.option("--length-exponent", "alpha", type=float, metavar="A", help="Beams go by log p / length^A. [1]")
 @click.option(
     "--seed", type=click.IntRange(min=0, max=2**63 - 1), default=0, show_default=True, help="Keys what is drawn."
 )
@@ -71,7 +69,7 @@ def command(
     stop: tuple[str, ...],
     sentence: bool,
     beam: int | None,
-    alpha: float,
+    alpha: float | None,
     seed: int,
     allow_unknown: bool,
     skip_errors: bool,
@@ -85,27 +83,37 @@ def command(
     allow_unknown.
     """
     from rnnpipe.generation.engine import BATCH_ROWS
+    from rnnpipe.pipeline.manners import Manners
     from rnnpipe.pipeline.reading import open_for_reading
     from rnnpipe.pipeline.requests import Beam, Options, number_prompts
 
+    if out is not None and str(out) == "-":
+        out = None
     if source is not None and prompts:
         raise click.UsageError("give prompts as arguments or with --file, not both.")
     if out is not None and not jsonl:
         raise click.UsageError("-o needs --jsonl: only JSON lines tell which prompts have been answered.")
+    if out is not None and source is not None and out.exists() and source.exists() and out.samefile(source):
+        raise click.UsageError(f"-o {out} is the file of the prompts; name another one.")
     if plain and not (jsonl and source):
         raise click.UsageError("--plain goes with --jsonl and --file.")
     if beam is not None and number > beam:
         raise click.UsageError(f"-n {number} needs as many beams; use --beam {number}.")
+    if beam is None and alpha is not None:
+        raise click.UsageError("--length-exponent goes with --beam.")
     options = Options(
         max_tokens, temperature, top_k, top_p, tuple(map(named, more)), stop, sentence, allow_unknown,
-        None if beam is None else Beam(beam, number, alpha),
+        None if beam is None else Beam(beam, number, 1.0 if alpha is None else alpha),
     )  # fmt: skip
     opened = open_for_reading(run, device=device, quantize=quantize, report=say)
     report_quarantined(opened.registry)
     skipped = _Skipped() if skip_errors else None
     records = _records(prompts, source, jsonl and not plain, skipped)
-    asked = number_prompts(records, options, seed, number)
-    job = _Job(opened, batch or BATCH_ROWS, options, skipped)
+    asked = number_prompts(records, options, seed, number, skip=skipped)
+    manners = Manners(opened, say)
+    if skipped is not None:
+        asked = manners.usable(asked, skipped)
+    job = _Job(manners, batch or BATCH_ROWS, options)
     if jsonl:
         _write_lines(job, asked, out)
     else:
@@ -130,18 +138,17 @@ class _Skipped:
 
 @dataclass
 class _Job:
-    opened: Opened
+    manners: Manners
     rows: int
     options: Options
-    skipped: Callable[[str], None] | None
 
     def answers(self, asked: Iterable[Asked]) -> Iterator[tuple[Asked, Generated]]:
         """Yield each prompt with its text."""
         from rnnpipe.pipeline.manners import answer_prompts, search_prompts
 
         if self.options.beam is not None:
-            return search_prompts(self.opened, asked, self.options, rows=self.rows)
-        return answer_prompts(self.opened, asked, rows=self.rows, warn=say, skip=self.skipped)
+            return search_prompts(self.manners.opened, asked, self.options, rows=self.rows)
+        return answer_prompts(self.manners, asked, rows=self.rows)
 
 
 def _records(
@@ -157,7 +164,7 @@ def _records(
 
 def _print_texts(job: _Job, asked: Iterable[Asked]) -> None:
     """Print prompts with their continuations; a text of several lines is set off on both sides."""
-    joiner = job.opened.reader.rules.tokenizer.join
+    joiner = job.manners.opened.reader.rules.tokenizer.join
     first, parted = True, False
     for _, generated in job.answers(asked):
         prompt = generated.prompt.text
@@ -177,7 +184,7 @@ def _write_lines(job: _Job, asked: Iterable[Asked], out: Path | None) -> None:
     from rnnpipe.errors import Interrupted
     from rnnpipe.pipeline.answers import answers_file
 
-    record = job.opened.record
+    record = job.manners.opened.record
     with nullcontext() if out is None else answers_file(out) as answers:
         told = _Told(out)
         try:
@@ -188,7 +195,7 @@ def _write_lines(job: _Job, asked: Iterable[Asked], out: Path | None) -> None:
             raise Interrupted(f"interrupted; {out} has {told.there + told.texts:,} answers. "
                               "The same command goes on from there.") from None  # fmt: skip
         told.end()
-    if out is not None:
+    if out is not None and told.there + told.texts:
         hint("replay", f"{out}:1")
 
 

@@ -23,7 +23,8 @@ Step: TypeAlias = Callable[[Tensor, BeamState], tuple[Tensor, Tensor | None, Bea
 class Hypothesis:
     """A way to go on: its tokens without the end, its log-probability in nats (the end's included, if it ended).
 
-    score: what hypotheses are ranked by, the log-probability over length^alpha. marks: what the step gave beside the
+    score: what hypotheses are ranked by, the log-probability over length^alpha; one that was cut is ranked as if it
+    ended there. marks: what the step gave beside the
     logits of each token, if anything. ended: by the end token; otherwise cut at the limit.
     """
 

@@ -5,6 +5,7 @@ Shapes: B rows, V vocabulary, S states, L tokens.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -28,13 +29,14 @@ class _Walk:
     """How tokens move between states: the state behind each state and token [S, V], and how far an end then is.
 
     A text begins in the last state. cost: tokens that are still needed behind a token until the text may end, [S, V].
-    ends: where the text may end, [S].
+    ends: where the text may end, [S]. least: tokens of the shortest text.
     """
 
     table: Tensor
     cost: Tensor
     ends: Tensor
     boundary: int
+    least: int
 
 
 class Pattern:
@@ -48,13 +50,18 @@ class Pattern:
 
     def __init__(self, regex: str) -> None:
         self.regex = regex
+        self.least = 0
         self._walk: _Walk | None = None
 
     def for_tokens(self, tokens: Tokens) -> Pattern:
         """Return the sampler for a vocabulary; raise UsageError if no text of its tokens matches."""
-        bound = Pattern(self.regex)
-        bound._walk = _walk(self.regex, tokens, f"pattern {self.regex!r}")
+        bound = copy.copy(self)
+        bound._walk = _walk(self.regex, tokens, str(self))
+        bound.least = bound._walk.least
         return bound
+
+    def __str__(self) -> str:
+        return f"pattern {self.regex!r}"
 
     def adjust(self, logits: Tensor, rows: Rows) -> Tensor:
         """Forbid what cannot come to match."""
@@ -77,11 +84,8 @@ class Prefix(Pattern):
         super().__init__(escape(text) + r"(?:.|\n)*")
         self.text = text
 
-    def for_tokens(self, tokens: Tokens) -> Pattern:
-        """Return the sampler for a vocabulary; raise UsageError if its tokens cannot spell the beginning."""
-        bound = Pattern(self.regex)
-        bound._walk = _walk(self.regex, tokens, f"prefix {self.text!r}")
-        return bound
+    def __str__(self) -> str:
+        return f"prefix {self.text!r}"
 
 
 def _walk(regex: str, tokens: Tokens, what: str) -> _Walk:
@@ -98,7 +102,7 @@ def _walk(regex: str, tokens: Tokens, what: str) -> _Walk:
     if distance[-1] >= _NEVER:
         raise UsageError(f"{what}: no text of this run's tokens can match it.")
     moves = torch.from_numpy(np.maximum(table, 0))
-    return _Walk(moves, torch.from_numpy(cost), torch.from_numpy(ends), tokens.boundary)
+    return _Walk(moves, torch.from_numpy(cost), torch.from_numpy(ends), tokens.boundary, int(distance[-1]))
 
 
 def _by_token(automaton: Automaton, texts: list[str], between: str) -> Ints:

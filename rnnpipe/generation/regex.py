@@ -2,7 +2,7 @@
 
 The syntax is the part of Python's `re` that says which whole texts match: characters, `.`, classes `[a-z]`, `\\d`,
 `\\w`, `\\s` and their opposites, groups, `|`, and `* + ? {m} {m,} {m,n}`. What depends on more than the characters read
-so far is refused by name: anchors, look-around, references, lazy repetition.
+so far is refused by name: anchors, look-around, references, lazy repetition. `{,n}` is `{0,n}` there and refused here.
 
 An expression becomes an automaton of Thompson's (1968), that one a table of states over the characters of an alphabet.
 """
@@ -29,6 +29,8 @@ _CLASSES: dict[str, Test] = {
     "s": str.isspace,
 }
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "0": "\0"}
+_REPEATS = ("*", "+", "?", "{")
+_MOST_DIGITS = 9  # of a number of repetitions
 _SPECIAL = frozenset("()[]{}|*+?.^$\\")
 
 
@@ -142,19 +144,21 @@ class _Parser:
 
     def repetition(self) -> tuple[int, int | None]:
         sign = self.peek()
-        if sign not in ("*", "+", "?", "{") or not sign:
+        if sign not in _REPEATS:
             return 1, 1
         self.take()
         low, high = {"*": (0, None), "+": (1, None), "?": (0, 1), "{": (1, 1)}[sign]
         if sign == "{":
             low, high = self.bounds()
-        if self.peek() in ("*", "+", "?", "{") and self.peek():
+        if self.peek() in _REPEATS:
             raise self.error("a repetition of a repetition; lazy and possessive ones are not accepted, use a group")
         return low, high
 
     def bounds(self) -> tuple[int, int | None]:
         close = self.expression.find("}", self.place)
         words = self.expression[self.place : close].split(",") if close >= 0 else []
+        if any(len(word) > _MOST_DIGITS for word in words):
+            raise self.error(f"at most {MOST_REPEATS} repetitions are accepted")
         numbers = [int(word) if word.isascii() and word.isdecimal() else None for word in words]
         low = numbers[0] if numbers else None
         high = numbers[-1] if numbers else None

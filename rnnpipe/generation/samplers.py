@@ -18,6 +18,7 @@ from rnnpipe.generation.engine import NOTHING, Facts
 
 Past = Callable[[], Tensor]
 _ENDLESS = 1 << 62
+LEAST_TEMPERATURE = 1e-6  # below it logits divided by it may be too large for a number
 
 
 class Rows:
@@ -91,6 +92,7 @@ class Sampler(Protocol):
     - a method `probabilities(shares)` from the model's probabilities of the tokens, [V] float64, to those with which
       they shall be drawn. `rnnpipe plugins check` then holds what is drawn against it, and against `adjust` otherwise.
     - a method `for_tokens(tokens: Tokens) -> Sampler` that returns the sampler for a vocabulary; it is called once.
+    - an attribute `least`: so many tokens are needed at least, whatever is drawn; a person who allows fewer is warned.
     - an attribute `first = True`: it comes before the temperature, wherever it is named. It says of tokens what may
       follow, or looks at the model's own logits.
     - a method `choose(logits, rows) -> tokens [B]`, what a draw behind `adjust` comes to where only one token is left.
@@ -120,8 +122,10 @@ class Temperature:
     """Probabilities to the power 1 / temperature: below 1 sharper, above 1 flatter; 0 is greedy."""
 
     def __init__(self, temperature: float = 1.0) -> None:
-        if not 0 <= temperature < math.inf:
-            raise UsageError(f"temperature={temperature} is not accepted; it takes 0 (greedy) or more.")
+        if temperature != 0 and not LEAST_TEMPERATURE <= temperature < math.inf:
+            raise UsageError(
+                f"temperature={temperature} is not accepted; it takes 0 (greedy), or {LEAST_TEMPERATURE} or more."
+            )
         self.temperature = temperature
         if not temperature:
             self.choose = Greedy().choose

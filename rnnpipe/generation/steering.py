@@ -15,6 +15,8 @@ from rnnpipe.errors import UsageError
 from rnnpipe.generation.samplers import Rows
 from rnnpipe.generation.tokens import Tokens
 
+_LEAST = 1e-6
+
 
 class RepetitionPenalty:
     """Tokens of the prompt or the text so far get less likely: a logit l > 0 becomes l / penalty, another l * penalty.
@@ -26,8 +28,8 @@ class RepetitionPenalty:
     first = True
 
     def __init__(self, penalty: float, last: int = 0) -> None:
-        if not 0 < penalty < math.inf:
-            raise UsageError(f"repetition-penalty={penalty} is not accepted; it takes a number above 0, 1 for none.")
+        if not _LEAST <= penalty <= 1 / _LEAST:
+            raise UsageError(f"repetition-penalty={penalty} is not accepted; it takes 1e-6 to 1e6, 1 for none.")
         if last < 0:
             raise UsageError(f"repetition-penalty: last={last} is not accepted; it takes 0 (all) or more.")
         self.penalty = penalty
@@ -71,9 +73,9 @@ class MinLength:
     first = True
 
     def __init__(self, tokens: int) -> None:
-        if tokens < 0:
-            raise UsageError(f"min-length={tokens} is not accepted; it takes 0 or more tokens.")
-        self.tokens = tokens
+        if not 0 <= tokens < 1 << 62:
+            raise UsageError(f"min-length={tokens} is not accepted; it takes 0 or more tokens, below 2^62.")
+        self.tokens = self.least = tokens
         self._boundary: int | None = None
 
     def for_tokens(self, tokens: Tokens) -> MinLength:

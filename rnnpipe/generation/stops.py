@@ -34,6 +34,10 @@ class Stops:
         place = self._found(self._text(ids))
         return text if place is None else text[:place]
 
+    def sentences_end(self) -> bool:
+        """Say whether any token has a mark that ends a sentence."""
+        return any(mark in text for text in self.tokens.texts for mark in ".!?…。！？")
+
     def impossible(self) -> list[str]:
         """Return the stop strings that no text of this vocabulary has in it."""
         return [string for string in self.strings if not can_occur(string, self.tokens)]

@@ -30,9 +30,9 @@ _TESTED_STEPS = 3
 class TorchNetwork:
     """Rows of a language model, in blocks that go through it together.
 
-    A block has at most `MOST_ROWS` rows, rounded up to `tile`, if a test of this model on this machine finds that a
-    row's bits then hang neither on how many there are nor on its place; otherwise every block has `FIXED_ROWS`. What is
-    drawn for a row is therefore the same in every batch.
+    A block has at most `MOST_ROWS` rows, rounded up to `tile`, if a test of this model on this processor finds that a
+    row's bits then hang neither on how many there are nor on its place; otherwise, and on other devices, every block
+    has `FIXED_ROWS`. What is drawn for a row is therefore the same in every batch.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TorchNetwork:
             self._fresh: Memory = tree_map(lambda leaf, like: leaf[:1].to(like.dtype), first, types)
         self._blocks: list[Memory] = []
         self._rows = 0
-        if not self._rows_are_alike():
+        if device.type != "cpu" or not self._rows_are_alike():
             self.tile = self._most = FIXED_ROWS
 
     def arrange(self, order: Ints) -> None:

@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from rnnpipe.pipeline.runs import Run
 
 
-def run_record(run: Run) -> dict[str, Any]:
+_BEGINS = b'{"id": '  # as every answer does
+
+
+def run_record(run: Run, row_tile: int) -> dict[str, Any]:
     """Return what a text depends on beside its prompt: the weights, the dictionary and what decides the bits."""
     return {
-        "run": str(run.folder),
+        "run": str(run.folder.absolute()),
         "checkpoint": run.checkpoint.path.name,
         "weights": run.checkpoint.weights_digest(),
         "dictionary": run.vocabulary.digest,
-        "numerics": run.numerics.to_table(),
+        "numerics": {**run.numerics.to_table(), "row_tile": row_tile},
     }
 
 
@@ -50,9 +53,30 @@ def replay_record(asked: Asked, record: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def answers_file(path: Path) -> Iterator[Answers]:
-    """Open a file of answers to go on with; a line that was torn by an interruption is cut off."""
-    with appended_lines(path) as file:
+    """Open a file of answers to go on with; a line that was torn by an interruption is cut off.
+
+    Raises InputError, and leaves the file as it is, if it is something else.
+    """
+
+    def check(first: bytes, torn: bytes) -> None:
+        if first:
+            parse_answer(first, f"{path}, line 1")
+        begun = torn.startswith(_BEGINS) or _BEGINS.startswith(torn)
+        if not begun or (torn.endswith(b"}") and not _is_answer(torn)):
+            raise InputError(
+                f"{path}: its end, {torn[:40]!r}, is no answer that was torn off. Name another file with -o."
+            )
+
+    with appended_lines(path, check) as file:
         yield Answers(path, file)
+
+
+def _is_answer(line: bytes) -> bool:
+    try:
+        parse_answer(line, "")
+    except InputError:
+        return False
+    return True
 
 
 class Answers:

@@ -19,25 +19,18 @@ _KEPT = 64  # manners that are kept for prompts to come: patterns have large tab
 
 
 def answer_prompts(
-    opened: Opened, asked: Iterable[Asked], *, rows: int = BATCH_ROWS, warn: Warn, skip: Warn | None = None
+    manners: Manners, asked: Iterable[Asked], *, rows: int = BATCH_ROWS
 ) -> Iterator[tuple[Asked, Generated]]:
     """Yield each prompt with its text, in order, `rows` at a time.
 
-    warn: told of what is likely not meant. skip: told of a prompt whose own options do not go, which is then left out;
-    without it UsageError is raised, once the texts before it are done.
+    Raises UsageError for a prompt whose own options do not go, once the texts before it are done.
     """
-    reader, manners = opened.reader, Manners(opened, warn)
+    reader = manners.opened.reader
     given: deque[Asked] = deque()
 
     def prompts() -> Iterator[Prompt]:
         for one in asked:
-            try:
-                manner = manners.make(one.options)
-            except UsageError as error:
-                if skip is None:
-                    raise UsageError(_placed(one, error)) from None
-                skip(_placed(one, error))
-                continue
+            manner = manners.of(one)
             given.append(one)
             yield Prompt(one.id, one.text, one.number, one.seed, manner)
 
@@ -91,21 +84,36 @@ def _by_prompt(asked: Iterable[Asked]) -> Iterator[list[Asked]]:
         yield group
 
 
-def _placed(asked: Asked, error: UsageError) -> str:
-    return f"{asked.place}: {error}" if asked.place else str(error)
-
-
 class Manners:
     """Makes the manners of prompts for one run; prompts with the same options get the same object.
 
-    warn: told once of a stop string that can never occur, and of a k larger than the vocabulary.
+    warn: told once of each thing that is likely not meant: a stop string that can never occur, a k larger than the
+    vocabulary, fewer tokens at most than are needed at least.
     """
 
     def __init__(self, opened: Opened, warn: Warn) -> None:
-        self._opened = opened
+        self.opened = opened
         self._reader = opened.reader
         self._warn = warn
+        self._warned: set[str] = set()
         self._made: dict[str, Manner] = {}
+
+    def usable(self, asked: Iterable[Asked], skip: Warn) -> Iterator[Asked]:
+        """Yield the prompts whose options go; `skip` is told of the others, with their places."""
+        for one in asked:
+            try:
+                self.of(one)
+            except UsageError as error:
+                skip(str(error))
+            else:
+                yield one
+
+    def of(self, asked: Asked) -> Manner:
+        """Return the manner of a prompt; raise UsageError naming its place if its options do not go."""
+        try:
+            return self.make(asked.options)
+        except UsageError as error:
+            raise UsageError(f"{asked.place}: {error}" if asked.place else str(error)) from None
 
     def make(self, options: Options) -> Manner:
         """Return the manner of options; raise UsageError for those that do not go with each other or with the run."""
@@ -117,17 +125,27 @@ class Manners:
         return self._made[key]
 
     def _make(self, options: Options) -> Manner:
-        samplers = build_samplers(options, self._opened.build_sampler)
+        samplers = build_samplers(options, self.opened.build_sampler)
         drawing = self._reader.drawing(samplers, allow_unknown=options.allow_unknown)
         size = self._reader.vocabulary.size
         if options.top_k is not None and options.top_k > size:
-            self._warn(f"warning: top-k={options.top_k} of a vocabulary of {size}: any token can be drawn")
+            self._say(f"top-k={options.top_k} of a vocabulary of {size}: any token can be drawn")
+        least = max((getattr(sampler, "least", 0) for sampler in drawing.samplers), default=0)
+        if least > options.max_tokens:
+            self._say(f"a text needs {least} tokens at least, and gets {options.max_tokens} at most")
         if not options.stop and not options.sentence:
             return Manner(drawing, options.max_tokens)
         stops = Stops(self._reader.tokens, options.stop, options.sentence)
         for string in stops.impossible():
-            self._warn(f"warning: the stop string {string!r} can never occur: this run's tokens do not spell it")
+            self._say(f"the stop string {string!r} can never occur: this run's tokens do not spell it")
+        if options.sentence and not stops.sentences_end():
+            self._say("no token of this run has a mark that ends a sentence: none will stop a text")
         return Manner(drawing, options.max_tokens, stops)
+
+    def _say(self, what: str) -> None:
+        if what not in self._warned and len(self._warned) < _KEPT:
+            self._warned.add(what)
+            self._warn(f"warning: {what}")
 
 
 def build_samplers(options: Options, build: BuildSampler) -> list[Any]:

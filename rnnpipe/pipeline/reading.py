@@ -16,6 +16,7 @@ from rnnpipe.plugins import Registry, full_registry, text_registry
 
 if TYPE_CHECKING:
     from rnnpipe.models.quantize import Form
+    from rnnpipe.pipeline.runs import Run
 
 BuildSampler: TypeAlias = Callable[[str, Mapping[str, Any]], Any]
 
@@ -50,11 +51,16 @@ def open_for_reading(
     registry = full_registry()
     run = open_run(path, device="cpu" if quantize is not None and device == "auto" else device, report=report)
     if quantize is None:
-        return Opened(run.reader(), run_record(run), registry, run_sampler)
+        return _opened(run, registry, {})
     from rnnpipe.pipeline.quantizing import quantize_run
 
     run, _ = quantize_run(run, quantize)
-    return Opened(run.reader(), {**run_record(run), "quantize": quantize}, registry, run_sampler)
+    return _opened(run, registry, {"quantize": quantize})
+
+
+def _opened(run: Run, registry: Registry, more: Mapping[str, Any]) -> Opened:
+    reader = run.reader()
+    return Opened(reader, {**run_record(run, reader.network.tile), **more}, registry, run_sampler)
 
 
 def run_sampler(name: str, options: Mapping[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from rnnpipe.durable import read_lines
 from rnnpipe.errors import InputError
 from rnnpipe.pipeline.answers import answer, asked_again, difference, parse_answer
 from rnnpipe.pipeline.common import Report
-from rnnpipe.pipeline.manners import answer_prompts, search_prompts
+from rnnpipe.pipeline.manners import Manners, answer_prompts, search_prompts
 from rnnpipe.pipeline.reading import open_for_reading
 
 
@@ -51,7 +51,7 @@ def replay(found: dict[str, Any], place: str, run: Path | None, *, report: Repor
             )
     asked = asked_again(found, place)
     if asked.options.beam is None:
-        ((_, generated),) = answer_prompts(opened, [asked], rows=1, warn=report)
+        ((_, generated),) = answer_prompts(Manners(opened, report), [asked], rows=1)
     else:
         ((_, generated),) = search_prompts(opened, [asked], asked.options)
     now = answer(asked, generated, record)

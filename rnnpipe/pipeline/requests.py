@@ -56,8 +56,8 @@ class Options:
     beam: Beam | None = None
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise UsageError(f"max_tokens={self.max_tokens} is not accepted; it takes 1 or more.")
+        if not 1 <= self.max_tokens <= MOST_TOKENS:
+            raise UsageError(f"max_tokens={self.max_tokens} is not accepted; it takes 1 to {MOST_TOKENS}.")
         if "" in self.stop:
             raise UsageError("stop: an empty text would end every text before it begins.")
         plain = Options.temperature, Options.top_k, Options.top_p, Options.samplers, Options.stop, Options.sentence
@@ -76,9 +76,9 @@ class Options:
 
     def with_own(self, own: Mapping[str, Any], place: str) -> Options:
         """Return these with a prompt's own ones in their place; raise UsageError naming the place of a wrong one."""
-        if not own:
+        table = {key: value for key, value in own.items() if value is not None}
+        if not table:
             return self
-        table = dict(own)
         if isinstance(table.get("beam"), dict):
             table["beam"] = Beam(**bind_options(Beam, table["beam"], f"{place}, beam"))
         if isinstance(table.get("stop"), str):
@@ -87,7 +87,7 @@ class Options:
             table["samplers"] = [_sampler(value, place) for value in table["samplers"]]
         try:
             bound = bind_options(Options, table, "a prompt")
-            if self.beam is not None and own:
+            if self.beam is not None:
                 raise UsageError("beam search has the same options for all prompts.")
             return replace(self, **bound)
         except UsageError as error:
@@ -107,6 +107,8 @@ class Asked:
 
 
 OWN = ("id", "prompt", "seed")
+MOST_TOKENS = 10**9  # a text
+BOM = b"\xef\xbb\xbf"  # which some editors put before the first line
 
 
 def _sampler(value: Any, place: str) -> Named:
@@ -122,15 +124,29 @@ class Record:
     given: Mapping[str, Any]
 
 
-def number_prompts(records: Iterable[Record], options: Options, seed: int, copies: int) -> Iterator[Asked]:
+def number_prompts(
+    records: Iterable[Record],
+    options: Options,
+    seed: int,
+    copies: int,
+    *,
+    skip: Callable[[str], None] | None = None,
+) -> Iterator[Asked]:
     """Yield each prompt `copies` times; its line and the number of its copy key what is drawn.
 
     What is drawn therefore hangs on no other line. A prompt that has a seed of its own is keyed by this and the number
-    of its copy, wherever it stands. That number is the rank of a text of beam search.
+    of its copy, wherever it stands. That number is the rank of a text of beam search. skip: told of a prompt whose own
+    options are none, which is then left out; without it UsageError is raised.
     """
     for record in records:
         given = record.given
-        chosen = options.with_own({key: value for key, value in given.items() if key not in OWN}, record.place)
+        try:
+            chosen = options.with_own({key: value for key, value in given.items() if key not in OWN}, record.place)
+        except (InputError, UsageError) as error:
+            if skip is None:
+                raise
+            skip(str(error))
+            continue
         for copy in range(copies):
             name = str(given.get("id", record.line)) + (f".{copy + 1}" if copies > 1 else "")
             number = copy if "seed" in given or chosen.beam else (record.line - 1) * copies + copy
@@ -170,7 +186,7 @@ def _decoded(source: Path, skip: Callable[[str], None] | None) -> Iterator[tuple
         for number, line in enumerate(read_lines(file, name), 1):
             place = f"{name}, line {number}"
             try:
-                yield number, place, line.decode("utf-8").rstrip("\r\n")
+                yield number, place, line.removeprefix(BOM if number == 1 else b"").decode("utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
                 message = f"{place}, byte {error.start}: not UTF-8; prompts are UTF-8."
                 if skip is None:
