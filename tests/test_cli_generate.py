@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -168,7 +169,7 @@ def test_what_was_left_out_is_left_out_again(run: Path):
     Path("prompts.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
     first = generate(run, "--skip-errors", "-o", "out.jsonl").err
     for line in range(2, len(wrong) + 2):
-        assert f"prompts.jsonl, line {line}: " in first
+        assert re.search(rf"prompts.jsonl, line {line}\b", first)
     there = Path("out.jsonl").read_bytes()
     assert [json.loads(line)["id"] for line in there.splitlines()] == ["1", str(len(records))]
     assert "out.jsonl has 2 answers" in generate(run, "--skip-errors", "-o", "out.jsonl").err
