@@ -38,6 +38,13 @@ _LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]+)\.(?P<kind>tmp|aside)")
 _SEAL = re.compile(rb',\n  "sha256": "([0-9a-f]{64})"\n}\n\Z')
 
 
+def cache_folder() -> Path:
+    """Return where what can be had again is kept: $RNNPIPE_CACHE, or `rnnpipe` in the user's cache folder."""
+    if own := os.environ.get("RNNPIPE_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rnnpipe"
+
+
 def fsync_path(path: Path) -> None:
     """Force a file or directory to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

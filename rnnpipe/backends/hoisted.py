@@ -57,8 +57,7 @@ class HoistedBackend:
                 return f"{type(cell).__name__} has a step of its own beside its pointwise"
             if set(cell.state_shape.values()) != {(cell.hidden_size,)} or cell.output_size != cell.hidden_size:
                 return f"{type(cell).__name__} has a state or an output of another shape than [B, H]"
-            dtype = _product_dtype(cell)
-            plan = self._plan(cell, x_TBI.shape[1], dtype, [cell.weight_hh.dtype] * len(cell.state_shape))
+            plan = self.plan(cell, x_TBI.shape[1])
             if isinstance(plan, str):
                 return f"{type(cell).__name__}: {plan}"
         return None
@@ -90,7 +89,7 @@ class HoistedBackend:
                 continue
             if batch * cell.hidden_size < _WORTH_HOISTING:
                 return f"in plain torch it is no faster than the loop on so little at once ({reason})"
-            plan = self._plan(cell, batch, _product_dtype(cell), [cell.weight_hh.dtype] * len(cell.state_shape))
+            plan = self.plan(cell, batch)
             if isinstance(plan, Plan) and not plan.pointwise.elementwise:
                 return f"in plain torch it is no faster than the loop with a reduction over hidden units ({reason})"
         return None
@@ -134,6 +133,10 @@ class HoistedBackend:
             return "windows too small to win back the compilation"
         return self._failure or no_compiler(cell.weight_hh.device.type)
 
+    def plan(self, cell: GatedCell, batch: int) -> Plan | str:
+        """Return the plan for a cell with input and states in its own type, or why there is none."""
+        return self._plan(cell, batch, _product_dtype(cell), [cell.weight_hh.dtype] * len(cell.state_shape))
+
     def _plan(self, cell: GatedCell, batch: int, u_dtype: torch.dtype, states: Sequence[torch.dtype]) -> Plan | str:
         """Return the plan for a cell as it is, or why there is none."""
         device = cell.weight_hh.device
@@ -154,6 +157,16 @@ class HoistedBackend:
         return found
 
     def _run_layer(self, cell: GatedCell, x: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, State]:
+        plan, given = self.prepare(cell, x, state, mask)
+        steps, batch = x.shape[:2]
+        compiled = self._why_plain(cell, steps, batch) is None
+        compiled = compiled and self._compile(plan, batch, masked=mask is not None) is None
+        outputs, *finals = run_compiled(plan, given) if compiled else run_plain(plan, given)
+        y = outputs if mask is None else torch.where(mask, outputs, outputs.new_zeros(()))
+        return y, (outputs[-1], *finals)
+
+    def prepare(self, cell: GatedCell, x: Tensor, state: State, mask: Tensor | None) -> tuple[Plan, Inputs]:
+        """Return the plan for a layer and what it is run on; raise BackendRefusal where there is none."""
         product = _product_dtype(cell)
         gates = _own_projection(cell, x)
         u_dtype = (product if x.is_floating_point() else cell.weight_ih.dtype) if gates is None else gates[0].dtype
@@ -166,13 +179,7 @@ class HoistedBackend:
         constants = tuple(known[name].contiguous() for name in plan.pointwise.constants)
         weight, bias = cell.recurrent_weight().to(product), None if bias is None else bias.to(product)
         spare = gates is None  # u is our own product
-        given = Inputs(u.contiguous(), weight, bias, initial, constants, mask, spare)
-        steps, batch = x.shape[:2]
-        compiled = self._why_plain(cell, steps, batch) is None
-        compiled = compiled and self._compile(plan, batch, masked=mask is not None) is None
-        outputs, *finals = run_compiled(plan, given) if compiled else run_plain(plan, given)
-        y = outputs if mask is None else torch.where(mask, outputs, outputs.new_zeros(()))
-        return y, (outputs[-1], *finals)
+        return plan, Inputs(u.contiguous(), weight, bias, initial, constants, mask, spare)
 
 
 def _product_dtype(cell: GatedCell) -> torch.dtype:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from rnnpipe.data.corpora.archives import unpack
 from rnnpipe.data.corpora.download import STALL_SECONDS, Progress, downloaded
 from rnnpipe.data.corpora.manifest import CorpusFile, Manifest
-from rnnpipe.durable import fsync_path, sha256_file
+from rnnpipe.durable import cache_folder, fsync_path, sha256_file
 from rnnpipe.errors import InputError
 
 
@@ -22,13 +21,6 @@ class Fetched:
     file: CorpusFile
     path: Path
     was_there: bool
-
-
-def cache_folder() -> Path:
-    """Return where fetched corpora are kept: $RNNPIPE_CACHE, or `rnnpipe` in the user's cache folder."""
-    if own := os.environ.get("RNNPIPE_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rnnpipe"
 
 
 def fetch(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnpipe.durable import sha256_file
+from rnnpipe.durable import cache_folder, sha256_file
 from rnnpipe.errors import InputError
 from rnnpipe.text.files import Errors, TextFile
 from rnnpipe.text.opening import open_texts
@@ -58,8 +58,6 @@ def _is_manifest(item: str) -> bool:
 
 def _find(manifest: Manifest, file: CorpusFile, place: str) -> Path:
     """Return where a file of a corpus is, or the folder of an archive; raise InputError if it is not the one named."""
-    from rnnpipe.data.corpora.fetch import cache_folder
-
     beside = Path(place).parent / file.file
     path = cache_folder() / "corpora" / manifest.name / file.file if file.fetched else beside
     if not path.is_file():
