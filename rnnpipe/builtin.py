@@ -158,6 +158,7 @@ def register_samplers() -> dict[str, str]:
 def register_backends() -> dict[str, str]:
     return {
         "cudnn": "rnnpipe.backends.cudnn:CudnnBackend",
+        "fused": "rnnpipe.backends.fused:FusedBackend",
         "hoisted": "rnnpipe.backends.hoisted:HoistedBackend",
         "loop": "rnnpipe.backends.loop:LoopBackend",
         "scan": "rnnpipe.backends.scan:ScanBackend",

@@ -1,4 +1,4 @@
-"""Compile kernels for GPUs, without one: `TRITON_INTERPRET=0 python tests/compile_kernels.py scan`.
+"""Compile kernels for GPUs, without one: `TRITON_INTERPRET=0 python tests/compile_kernels.py scan|fused`.
 
 One line for each kernel, GPU and type: the bytes of machine code and of shared memory. Triton's own error where one
 does not compile.
@@ -59,5 +59,43 @@ def scan_types() -> Iterator[tuple[str, Any, torch.dtype]]:
     yield "bf16", tl.float32, torch.float32
 
 
+def fused() -> None:
+    """Compile the kernels of some cells, in each type of product, with and without all that is optional."""
+    from rnnpipe.backends import fused as backend
+    from rnnpipe.backends.derive import trace_pointwise
+    from rnnpipe.backends.kernels import gated
+    from rnnpipe.backends.kernels.product_kernels import product_back
+    from rnnpipe.cells.gru import GRU
+    from rnnpipe.cells.lstm import LSTM
+    from rnnpipe.cells.slstm import SLSTM
+
+    for kind, wide, number in scan_types():
+        product = torch.bfloat16 if kind == "bf16" else number
+        sizes = dict.fromkeys(("B", "H", "K", "LENGTH"), "i32")
+        tile = backend.tiles(64, product, "backward")
+        blocks = {"ROWS": tile.rows, "COLS": tile.cols, "DEPTH": tile.depth, "STAGES": tile.stages}
+        types = sizes | {"dpre": f"*{kind}", "weight": f"*{kind}", "parts": f"*{wide.name}"}
+        constants = {"SUM": wide, "WIDEN": False, **blocks}
+        report(product_back, types, constants, f"product_back {kind}", tile.warps)
+        for cell in (LSTM(16, 64), GRU(16, 64), SLSTM(16, 64)):
+            dtypes = [number] * len(cell.state_names)
+            pointwise = trace_pointwise(cell.to(number), 64, product, product, dtypes)
+            module = gated.load(gated.source(pointwise))
+            for name, options in (
+                ("forward", {"BIASED": not pointwise.summed, "KEEP": True, "NARROW": kind == "bf16", "WIDEN": False}),
+                ("backward", {"PARTS": 4}),
+            ):
+                kernel = getattr(module, name)
+                tile = backend.tiles(64, product, name)
+                blocks = {"ROWS": tile.rows, "COLS": tile.cols, "DEPTH": tile.depth, "STAGES": tile.stages}
+                for masked in (False, True):
+                    constants = {"MASKED": masked, **options, **blocks}
+                    constants = {key: value for key, value in constants.items() if key in kernel.arg_names}
+                    types = dict.fromkeys(kernel.arg_names, f"*{wide.name}") | sizes | {"mask": "*i8"}
+                    types |= dict.fromkeys(("h", "weight", "bias", "u", "pre", "narrow", "dpre", "du"), f"*{kind}")
+                    label = f"{name} {type(cell).__name__} {kind}{' masked' if masked else ''}"
+                    report(kernel, types, constants, label, tile.warps)
+
+
 if __name__ == "__main__":
-    {"scan": scan}[sys.argv[1]]()
+    {"scan": scan, "fused": fused}[sys.argv[1]]()

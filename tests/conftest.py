@@ -39,14 +39,6 @@ def corpora() -> Path:
 
 
 @pytest.fixture
-def interpreter() -> None:
-    """Skip unless Triton's kernels run in its interpreter, as they do here where there is no GPU."""
-    triton = pytest.importorskip("triton", reason="there is no Triton; pip install 'rnnpipe[triton]'")
-    if not triton.knobs.runtime.interpret:
-        pytest.skip("Triton compiles for the GPU that is here; set TRITON_INTERPRET=1 to interpret")
-
-
-@pytest.fixture
 def poisoned() -> Iterator[None]:
     """Let torch fill what it allocates without values with NaN, so that what is not written is seen."""
     torch.use_deterministic_algorithms(True)

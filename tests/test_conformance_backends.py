@@ -154,7 +154,9 @@ def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     [pytest.param(name, marks=[pytest.mark.slow] * (name == "hoisted")) for name in full_registry().names("backend")],
 )
 def test_every_builtin_passes(name: str) -> None:
-    assert {finding.outcome for finding in check_backend(name)} == {"passed"}
+    # What needs a GPU refuses everything where there is none, and says so.
+    outcomes = {"passed", "skipped"} if name == "fused" and not torch.cuda.is_available() else {"passed"}
+    assert {finding.outcome for finding in check_backend(name)} == outcomes
 
 
 @pytest.mark.usefixtures("few_cells")

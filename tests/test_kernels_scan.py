@@ -1,4 +1,4 @@
-"""The kernels of the scan against a loop over timesteps, in Triton's interpreter; compiled for GPUs, without one."""
+"""The kernels of the scan against a loop over timesteps: on a GPU, or in Triton's interpreter where there is none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from rnnpipe.testing.running import Sizes, draw_inputs, run
 from rnnpipe.testing.tensors import expect_near
 
 pytest.importorskip("triton", reason="there is no Triton; pip install 'rnnpipe[triton]'")
-pytestmark = pytest.mark.usefixtures("interpreter")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
 
 
 class Decays(LinearCell):
@@ -49,12 +50,12 @@ def in_a_loop(a: Tensor, b: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
 def draw(T: int, shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
     a = torch.rand(T, *shape, dtype=torch.float64) * 1.6 - 0.8
     tensors = [a, torch.randn(T, *shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)]
-    return [tensor.to(dtype).requires_grad_() for tensor in tensors]
+    return [tensor.to(DEVICE, dtype).requires_grad_() for tensor in tensors]
 
 
 def values_and_gradients(results: tuple[Tensor, Tensor], given: list[Tensor]) -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
-    weights = [torch.randn(r.shape, generator=generator, dtype=torch.float64).to(r.dtype) for r in results]
+    weights = [torch.randn(r.shape, generator=generator, dtype=torch.float64).to(r) for r in results]
     return [*results, *torch.autograd.grad(results, given, weights)]
 
 
@@ -112,7 +113,9 @@ def test_the_same_row_at_every_timestep_and_a_strided_gradient() -> None:
 @pytest.mark.filterwarnings("ignore:overflow encountered")  # NumPy's, by which Triton interprets
 def test_coefficients_above_1() -> None:
     """Their product overflows where the state, which is 0, does not; what is no number stays none."""
-    a, b, h = torch.full((100, 2), 1e6), torch.zeros(100, 2), torch.zeros(2)
+    a, b, h = (
+        torch.full(shape, value, device=DEVICE) for shape, value in (((100, 2), 1e6), ((100, 2), 0.0), ((2,), 0.0))
+    )
     a[7] = 0.0  # within a chunk whose product has overflowed
     b[98:] = 1.0
     every, last = scan(a, b, h, kernels=True)
@@ -133,11 +136,12 @@ def test_gradient_of_the_gradient() -> None:
 def test_cells_equal_the_loop(cell: type[LinearCell]) -> None:
     for sizes in (Sizes(1, 1, 5), Sizes(9, 3, 5, layers=2, padded=True)):
         torch.manual_seed(sizes.T)
-        cells = Recurrent(cell, 3, sizes.H, sizes.layers).double().cells()
-        inputs = draw_inputs(cells, sizes)
-        backend = ScanBackend("always")
-        assert backend.refusal(cells, inputs.x, inputs.lengths) is None
-        expect_near(run(backend, cells, inputs).pairs(run(LoopBackend(), cells, inputs)), "the loop's", str(sizes))
+        rnn = Recurrent(cell, 3, sizes.H, sizes.layers).double()
+        inputs = draw_inputs(rnn.cells(), sizes)
+        expected = run(LoopBackend(), rnn.cells(), inputs)
+        cells, backend = rnn.to(DEVICE).cells(), ScanBackend("always")
+        assert backend.refusal(cells, inputs.x.to(DEVICE), inputs.lengths) is None
+        expect_near(run(backend, cells, inputs, DEVICE).pairs(expected), "the loop's", str(sizes))
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from rnnpipe.backends.derive import Pointwise
 from rnnpipe.backends.hoisted import HoistedBackend
 from rnnpipe.backends.kernels.emit import Unfusible
 from rnnpipe.backends.kernels.gated import load, source
-from rnnpipe.backends.kernels.ready import no_kernels
+from rnnpipe.backends.kernels.ready import interpreted, no_kernels
 from rnnpipe.backends.layer import Inputs, Plan
 from rnnpipe.cells.base import Cell, GatedCell, State
 from rnnpipe.errors import BackendRefusal, UsageError
@@ -47,18 +47,22 @@ class FusedBackend:
     """Runs gated cells whose `pointwise` is elementwise over [B, H] by generated kernels, on a CUDA device.
 
     The automatic choice passes over it: no speed has been measured. `runtime.backend=fused` takes it.
+
+    interpret: take tensors on a CPU too, in Triton's interpreter, which TRITON_INTERPRET=1 switches on: a check, and
+    some thousand times slower.
     """
 
     name = "fused"
     priority = 6
 
-    def __init__(self) -> None:
+    def __init__(self, interpret: bool = False) -> None:
+        self.interpret = interpret
         self._graphs = HoistedBackend("never")
         self._kernels: WeakKeyDictionary[Plan, ModuleType | str] = WeakKeyDictionary()
 
     def refusal(self, cells: Sequence[Cell], x_TBI: Tensor, lengths: Tensor | None) -> str | None:
         """Accept gated cells, on a device with Triton, whose operations are all known to the kernels' text."""
-        if (reason := no_kernels(x_TBI.device)) is not None:
+        if (reason := no_kernels(x_TBI.device, interpret=self.interpret)) is not None:
             return reason
         if (reason := self._graphs.refusal(cells, x_TBI, lengths)) is not None:
             return reason
@@ -187,6 +191,7 @@ def _forward(
         "COLS": tile.cols,
         "DEPTH": tile.depth,
         "STAGES": tile.stages,
+        "WIDEN": interpreted(),
         "num_warps": tile.warps,
     }
     launch = kernel[_grid(B, H, tile)]
@@ -257,6 +262,7 @@ def _product_back(weight: Tensor, B: int) -> tuple[Callable[[Tensor], None], Ten
     grid = (*_grid(B, H, tile), len(parts))
     constants = {
         "SUM": tl.float64 if dtype == torch.float64 else tl.float32,
+        "WIDEN": interpreted(),
         "ROWS": tile.rows,
         "COLS": tile.cols,
         "DEPTH": tile.depth,

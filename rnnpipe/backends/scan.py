@@ -59,7 +59,7 @@ class ScanBackend:
         return x_TBI, finals
 
     def _no_kernels(self, cell: LinearCell, device: torch.device) -> str | None:
-        return "the kernels take no complex state" if cell.complex_hidden else no_kernels(device)
+        return "the kernels take no complex state" if cell.complex_hidden else no_kernels(device, interpret=True)
 
 
 def _run_layer(

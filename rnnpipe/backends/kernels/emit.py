@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._ops import OpOverload
+from torch.func import functionalize
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -87,7 +88,7 @@ def trace_elements(function: Callable[..., Any], arguments: Sequence[Tensor]) ->
     reduced = [aten.elu, aten.leaky_relu, aten.gelu, aten.hardtanh, aten.square]
     table = {**core_aten_decompositions(), **get_decompositions(reduced)}
     with torch.no_grad(), torch.autocast(arguments[0].device.type, enabled=False):
-        return make_fx(function, decomposition_table=table, tracing_mode="fake")(*arguments)
+        return make_fx(functionalize(function), decomposition_table=table, tracing_mode="fake")(*arguments)
 
 
 def emit(graph: GraphModule, inputs: Sequence[str], prefix: str) -> tuple[list[str], list[str]]:

@@ -28,7 +28,7 @@ _HEAD = '''"""Written by rnnpipe from the pointwise of a cell; it is written ane
 import triton
 import triton.language as tl
 
-from rnnpipe.backends.kernels.functions_kernels import expm1, log1p, sigmoid, tanh
+from rnnpipe.backends.kernels.functions_kernels import add_product, expm1, log1p, sigmoid, tanh
 
 '''
 
@@ -103,7 +103,7 @@ class _Cell:
         given = ["h", "weight", *(["u"] if self.pointwise.summed else ["bias", "u"]), *self.states, *self.constants]
         new = [f"n{i}" for i in range(len(self.states))]
         sizes = "B, H, BIASED: tl.constexpr, MASKED: tl.constexpr, KEEP: tl.constexpr, NARROW: tl.constexpr"
-        tiles = "ROWS: tl.constexpr, COLS: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr"
+        tiles = "ROWS: tl.constexpr, COLS: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr, WIDEN: tl.constexpr"
         yield "@triton.jit"
         yield f"def forward({', '.join([*given, 'mask', 'pre', *new, 'narrow'])}, {sizes}, {tiles}):"
         yield from _indented(_PLACE.splitlines())
@@ -117,7 +117,7 @@ class _Cell:
         for gate, p in enumerate(self.pre):
             yield f"        from_w = weight + ({gate} * H + col[None, :]) * H + depth[:, None]"
             yield "        w = tl.load(from_w, mask=known, other=0.0)"
-            yield f'        {p} = tl.dot(h_k, w, {p}, input_precision="ieee", out_dtype={self.sum})'
+            yield f"        {p} = add_product({p}, h_k, w, WIDEN)"
         gates, own = len(self.pre), len(self.u)
         for gate, p in enumerate(self.pre):
             if self.pointwise.summed:

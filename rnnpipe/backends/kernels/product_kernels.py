@@ -3,11 +3,14 @@
 import triton
 import triton.language as tl
 
+from rnnpipe.backends.kernels.functions_kernels import add_product
+
 
 @triton.jit
 def product_back(
     dpre, weight, parts, B, H, K, LENGTH,
-    SUM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr,
+    SUM: tl.constexpr, WIDEN: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Write dpre [B, K] times weight [K, H] into parts [S, B, H]: part s is of the s-th LENGTH columns of dpre.
 
@@ -23,6 +26,6 @@ def product_back(
         known = k < tl.minimum(K, (part + 1) * LENGTH)
         d = tl.load(dpre + row[:, None] * K + k[None, :], mask=(row < B)[:, None] & known[None, :], other=0.0)
         w = tl.load(weight + k[:, None] * H + col[None, :], mask=known[:, None] & (col < H)[None, :], other=0.0)
-        total = tl.dot(d, w, total, input_precision="ieee", out_dtype=SUM)
+        total = add_product(total, d, w, WIDEN)
     at = part * B * H + row[:, None] * H + col[None, :]
     tl.store(parts + at, total, mask=(row < B)[:, None] & (col < H)[None, :])
