@@ -116,9 +116,10 @@ def _expression(graph: GraphModule, node: Node, names: dict[Node, str]) -> str:
         if not isinstance(constant, Tensor) or constant.numel() != 1:
             raise Unfusible("its pointwise holds a tensor of its own that is no number: make it a buffer")
         return _full(constant.item(), constant.dtype)
-    if not isinstance(node.target, OpOverload):
-        raise Unfusible(f"its pointwise uses {getattr(node.target, '__name__', node.target)}, which cannot be fused")
-    dtype, name = _value(node).dtype, node.target._opname
+    name = getattr(node.target, "_opname", str(node.target))
+    if not isinstance(node.target, OpOverload) or not isinstance(_value(node), Tensor):
+        raise Unfusible(f"its pointwise uses {name}, which cannot be fused")
+    dtype = _value(node).dtype
     if dtype not in TYPES:
         raise Unfusible(f"its pointwise computes {name} in {dtype}, which cannot be fused")
     found = _computed(name, node, names, dtype)
