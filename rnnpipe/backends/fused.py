@@ -53,7 +53,7 @@ class FusedBackend:
     """
 
     name = "fused"
-    priority = 6
+    priority = 4
 
     def __init__(self, interpret: bool = False) -> None:
         self.interpret = interpret

@@ -8,20 +8,25 @@ Shapes: B batch, H hidden size, G gates; pre [B, G H], u [B, G H], states [B, H]
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import vjp
+from torch.fx import GraphModule
 
 from rnnpipe.backends.derive import Pointwise
 from rnnpipe.backends.kernels.emit import TYPES, Unfusible, emit, trace_elements
 from rnnpipe.durable import atomic_file, cache_folder
+
+_FAKE = FakeTensorMode()
 
 _HEAD = '''"""Written by rnnpipe from the pointwise of a cell; it is written anew if it is changed or removed."""
 
@@ -43,14 +48,15 @@ at = row[:, None] * H + col[None, :]"""
 def source(pointwise: Pointwise) -> str:
     """Return the text of a module with the kernels `forward` and `backward`; raise Unfusible for what none can do."""
     # As it is: what crosses rows or hidden units is none of the operations that are known, and is named.
-    inputs = _inputs(pointwise)
-    emit(trace_elements(pointwise.graph, inputs), ["_"] * len(inputs), "v")
+    graph = _on_cpu(pointwise.graph)
+    inputs = [_fake(like.shape, like.dtype) for like in _inputs(graph)]
+    emit(trace_elements(graph, inputs), ["_"] * len(inputs), "v")
     for like in pointwise.constants.values():
         if like.numel() != 1 and tuple(like.shape) != (pointwise.hidden_size,):
             raise Unfusible("its pointwise reads a parameter that is neither a vector [H] nor a number")
         if like.dtype not in TYPES:
             raise Unfusible(f"its pointwise reads a parameter in {like.dtype}, which cannot be fused")
-    cell = _Cell(pointwise)
+    cell = _Cell(replace(pointwise, graph=graph))
     return _HEAD + "\n\n".join(("\n".join(cell.forward()), "\n".join(cell.backward()))) + "\n"
 
 
@@ -76,8 +82,22 @@ def load(text: str) -> ModuleType:
     return module
 
 
-def _inputs(pointwise: Pointwise) -> list[Tensor]:
-    return [node.meta["val"] for node in pointwise.graph.graph.nodes if node.op == "placeholder"]
+def _on_cpu(graph: GraphModule) -> GraphModule:
+    """Return a graph that makes its tensors on the CPU: torch without CUDA differentiates no fake tensors of CUDA."""
+    nodes = copy.deepcopy(graph.graph)
+    for node in nodes.nodes:
+        if node.kwargs.get("device") is not None:
+            node.update_kwarg("device", torch.device("cpu"))
+    return GraphModule(graph, nodes)
+
+
+def _inputs(graph: GraphModule) -> list[Tensor]:
+    return [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+
+
+def _fake(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    with _FAKE:
+        return torch.empty(shape, dtype=dtype)
 
 
 class _Cell:
@@ -218,8 +238,7 @@ class _Cell:
         dtypes = [p.r_dtype] * len(self.pre) + [p.u_dtype] * len(self.u) + [*p.state_dtypes]
         dtypes = [torch.promote_types(dtype, torch.float32) for dtype in dtypes]
         dtypes += [like.dtype for like in p.constants.values()]
-        with FakeTensorMode(), torch.device(p.device):
-            return [torch.empty(len(_inputs(p)[0]), p.hidden_size, dtype=dtype) for dtype in dtypes]
+        return [_fake((len(_inputs(p.graph)[0]), p.hidden_size), dtype) for dtype in dtypes]
 
     def _following(self, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the new states from blocks, without a cast to the types in which they are stored."""
@@ -228,14 +247,13 @@ class _Cell:
         # Where u and r are summed, the graph looks at the first alone.
         return tuple(p.graph(*(u or pre), *pre, *rest))
 
-    def _graph(self) -> torch.fx.GraphModule:
+    def _graph(self) -> GraphModule:
         return trace_elements(lambda *given: self._following(given), self._blocks())
 
-    def _graph_of_gradients(self) -> torch.fx.GraphModule:
+    def _graph_of_gradients(self) -> GraphModule:
         """Return the graph (blocks, gradients of the new states) -> gradients of all blocks that are no integers."""
         blocks, count = self._blocks(), len(self.states)
-        with blocks[0].fake_mode:  # type: ignore[attr-defined]
-            cotangents = [torch.empty_like(block) for block in blocks[len(self.pre) + len(self.u) :][:count]]
+        cotangents = [_fake(block.shape, block.dtype) for block in blocks[len(self.pre) + len(self.u) :][:count]]
         sources = [i for i, block in enumerate(blocks) if block.is_floating_point()]
 
         def gradients(*given: Tensor) -> tuple[Tensor, ...]:
