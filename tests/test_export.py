@@ -29,6 +29,7 @@ from rnnpipe.models.encoders import Embedding, OneHot
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.models.recurrent import Recurrent
 from rnnpipe.pipeline.common import load_rules
+from rnnpipe.pipeline.reading import run_sampler
 from rnnpipe.plugins import full_registry
 from rnnpipe.text.rules import Named, TextRules
 from rnnpipe.text.vocabulary import build_vocabulary
@@ -186,6 +187,31 @@ def test_every_sampler_of_numpy_has_the_options_of_torchs() -> None:
     registry = full_registry()
     for name, made in sampling.SAMPLERS.items():
         assert inspect.signature(made) == inspect.signature(registry.get("sampler", name)), name
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("temperature", {"temperature": -1.0}),
+        ("temperature", {"temperature": 1e-300}),
+        ("temperature", {"temperature": float("nan")}),
+        ("top-k", {"k": 0}),
+        ("top-p", {"p": 0.0}),
+        ("min-p", {"p": 1.5}),
+        ("typical", {"p": 0.0}),
+        ("repetition-penalty", {"penalty": 1e-300}),
+        ("repetition-penalty", {"penalty": 2.0, "last": -1}),
+        ("min-length", {"tokens": 1 << 62}),
+        ("min-length", {"tokens": -1}),
+    ],
+)
+def test_the_same_options_are_refused_in_the_same_words(name: str, options: dict[str, Any]) -> None:
+    told = []
+    for build in (run_sampler, sampling.build_sampler):
+        with pytest.raises(UsageError) as error:
+            build(name, options)
+        told.append(str(error.value))
+    assert told[0] == told[1]
 
 
 # --- the commands ---

@@ -18,6 +18,7 @@ from rnnpipe.options import bind_options
 
 Logits: TypeAlias = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
+LEAST_TEMPERATURE = 1e-6
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
@@ -43,8 +44,10 @@ class Temperature:
     """Probabilities to the power 1 / temperature; 0 is greedy."""
 
     def __init__(self, temperature: float = 1.0) -> None:
-        if not 0 <= temperature < math.inf:
-            raise UsageError(f"temperature={temperature} is not accepted; it takes 0 (greedy) or more.")
+        if temperature != 0 and not LEAST_TEMPERATURE <= temperature < math.inf:
+            raise UsageError(
+                f"temperature={temperature} is not accepted; it takes 0 (greedy), or {LEAST_TEMPERATURE} or more."
+            )
         self.temperature = temperature
 
     def adjust(self, logits: Logits, facts: Facts) -> Logits:
@@ -113,8 +116,8 @@ class RepetitionPenalty:
     first = True
 
     def __init__(self, penalty: float, last: int = 0) -> None:
-        if not 0 < penalty < math.inf:
-            raise UsageError(f"repetition-penalty={penalty} is not accepted; it takes a number above 0, 1 for none.")
+        if not 1e-6 <= penalty <= 1e6:
+            raise UsageError(f"repetition-penalty={penalty} is not accepted; it takes 1e-6 to 1e6, 1 for none.")
         if last < 0:
             raise UsageError(f"repetition-penalty: last={last} is not accepted; it takes 0 (all) or more.")
         self.penalty = penalty
@@ -160,9 +163,9 @@ class MinLength:
     first = True
 
     def __init__(self, tokens: int) -> None:
-        if tokens < 0:
-            raise UsageError(f"min-length={tokens} is not accepted; it takes 0 or more tokens.")
-        self.tokens = tokens
+        if not 0 <= tokens < 1 << 62:
+            raise UsageError(f"min-length={tokens} is not accepted; it takes 0 or more tokens, below 2^62.")
+        self.tokens = self.least = tokens
         self._boundary = NOTHING
 
     def for_tokens(self, tokens: Tokens) -> MinLength:
