@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from rnnpipe.cli import say
 from rnnpipe.cli.common import PATH, hint, json_option, print_json, report_quarantined
 
 
@@ -33,7 +34,7 @@ def command(run: Path, form: str, output: Path | None, which: str, as_json: bool
 
     report_quarantined(full_registry())
     out = output or Path(f"{run.resolve().name}.onnx")
-    difference = export_run(run, out, which=which)
+    difference = export_run(run, out, which=which, report=say)
     size = out.stat().st_size
     if as_json:
         print_json({"file": str(out), "format": form, "bytes": size, "difference": difference})
