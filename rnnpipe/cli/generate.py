@@ -39,7 +39,12 @@ _SAY_EVERY = 10.0  # seconds, where answers go to a file
 @click.option("--top-k", type=int, metavar="K", help="Draw from the K most likely tokens.")
 @click.option("--top-p", type=float, metavar="P", help="Draw from the fewest tokens that reach probability P.")
 @click.option(
-    "--sampler", "more", multiple=True, metavar="NAME[:KEY=VALUE,...]", help="Another sampler; repeatable, in order."
+    "--sampler",
+    "more",
+    multiple=True,
+    metavar="NAME[:KEY=VALUE,...]",
+    help="Another sampler: min-p, typical, repetition-penalty, forbid, min-length, pattern, prefix, or a plugin's; "
+    "repeatable, in order.",
 )
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; repeatable.")
 @click.option("--sentence", is_flag=True, help="End behind the first sentence.")

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-BATCH_ROWS = 256  # of an engine, where nobody asks for another number
+BATCH_ROWS = 1024  # of an engine, where nobody asks for another number
 NOTHING = -1  # in the place of a token where there is none: behind a row's last, or drawn where none is allowed
 _CHUNK = 256  # tokens of a row that are kept beside those of the others; what is longer is cut off in such pieces
 _CROWDED = 7 / 8  # the rows are moved together when fewer than this share of them is in use
