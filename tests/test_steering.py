@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from rnnpipe.errors import UsageError
+from rnnpipe.generation import constraints
 from rnnpipe.generation.constraints import Pattern, Prefix
 from rnnpipe.generation.engine import Job
 from rnnpipe.generation.generate import Reader
@@ -203,3 +204,24 @@ def test_tokens_and_texts_that_the_vocabulary_does_not_have(letters: Reader, wor
 def test_values_out_of_range(make: Callable[[], Sampler], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         make()
+
+
+def test_a_long_text_is_held_to_its_pattern_as_a_short_one(letters: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where chunks end, states are kept; so with chunks of 3 tokens, and hardly any room for states."""
+    drawing = [Pattern("(ab|c)+(a{2,5}|b)*"), Prefix("ca"), MinLength(20)]
+
+    def texts() -> list[list[int]]:
+        engine, found = letters.engine(5), letters.drawing(drawing)
+        for number in range(30):
+            engine.add(Job(number, [], found, 40, number=number))
+        ends = []
+        while engine.waiting or engine.running:
+            ends += engine.step()
+        return [end.tokens.tolist() for end in sorted(ends, key=lambda end: end.job.number)]
+
+    expected = texts()
+    monkeypatch.setattr(constraints, "_CHUNK", 3)
+    assert texts() == expected
+    monkeypatch.setattr(constraints, "_MOST_KNOWN", 4)
+    assert texts() == expected
+    assert min(map(len, expected)) >= 20

@@ -6,8 +6,9 @@ Shapes: B rows, V vocabulary, S states, L tokens.
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ import torch
 from torch import Tensor
 
 from rnnpipe.errors import UsageError
-from rnnpipe.generation.engine import Ints
+from rnnpipe.generation.engine import NOTHING, Ints
 from rnnpipe.generation.regex import DEAD, Automaton, compile_regex, escape
 from rnnpipe.generation.samplers import Rows
 from rnnpipe.generation.tokens import Tokens
 
 _MOST_CELLS = 1 << 26  # of a table of states and tokens: 512 MB
+_CHUNK = 512  # tokens
+_MOST_KNOWN = 1 << 14
 _NEVER = 1 << 40  # tokens to the end of a text that cannot end
 
 
@@ -38,6 +41,18 @@ class _Walk:
     boundary: int
     least: int
 
+    def on(self, device: torch.device) -> _Walk:
+        """Return the walk on a device."""
+        if self.table.device == device:
+            return self
+        return replace(self, table=self.table.to(device), cost=self.cost.to(device), ends=self.ends.to(device))
+
+    def follow(self, states: Tensor, drawn: Tensor) -> Tensor:
+        """Return the states [B] behind tokens [B, L], NOTHING behind each row's last."""
+        for tokens in drawn.unbind(1):
+            states = torch.where(tokens < 0, states, self.table[states, tokens.clamp(min=0)])
+        return states
+
 
 class Pattern:
     """The whole text matches a regular expression (`rnnpipe.generation.regex` says which are read).
@@ -51,11 +66,14 @@ class Pattern:
     def __init__(self, regex: str) -> None:
         self.regex = regex
         self.least = 0
+        self.settled: int | None = None  # behind so many tokens the state stays as it is
         self._walk: _Walk | None = None
+        self._known: dict[bytes, int] = {}  # states behind whole chunks, by the digest of all tokens up to there
 
     def for_tokens(self, tokens: Tokens) -> Pattern:
         """Return the sampler for a vocabulary; raise UsageError if no text of its tokens matches."""
         bound = copy.copy(self)
+        bound._known = {}
         bound._walk = _walk(self.regex, tokens, str(self))
         bound.least = bound._walk.least
         return bound
@@ -65,16 +83,39 @@ class Pattern:
 
     def adjust(self, logits: Tensor, rows: Rows) -> Tensor:
         """Forbid what cannot come to match."""
-        walk = self._walk
-        if walk is None:
+        if self._walk is None:
             return logits
-        table, cost, ends = (each.to(logits.device) for each in (walk.table, walk.cost, walk.ends))
-        states = torch.full_like(rows.positions, len(table) - 1)
-        for tokens in rows.drawn.unbind(1):
-            states = torch.where(tokens < 0, states, table[states, tokens.clamp(min=0)])
-        allowed = cost[states] < rows.left[:, None]
-        allowed[:, walk.boundary] = ends[states]
+        self._walk = walk = self._walk.on(logits.device)
+        states = self._states(walk, rows.drawn[:, : self.settled])
+        allowed = walk.cost[states] < rows.left[:, None]
+        allowed[:, walk.boundary] = walk.ends[states]
         return logits.masked_fill(~allowed, -math.inf)
+
+    def _states(self, walk: _Walk, drawn: Tensor) -> Tensor:
+        """Return the state behind each row of tokens [B, L]; a long text is walked from its last whole chunk."""
+        counts = (drawn >= 0).sum(1)
+        whole = counts // _CHUNK * _CHUNK
+        states = drawn.new_full((len(drawn),), len(walk.table) - 1)
+        for row in whole.nonzero()[:, 0].tolist():
+            states[row] = self._behind(walk, drawn[row, : whole[row]])
+        places = whole[:, None] + torch.arange(min(_CHUNK, drawn.shape[1]), device=drawn.device)
+        rest = drawn.gather(1, places.clamp(max=drawn.shape[1] - 1)).masked_fill(places >= counts[:, None], NOTHING)
+        return walk.follow(states, rest)
+
+    def _behind(self, walk: _Walk, drawn: Tensor) -> int:
+        """Return the state behind whole chunks of tokens [L]."""
+        ids = drawn.cpu().numpy()
+        end = len(ids)
+        while end and _digest(ids[:end]) not in self._known:
+            end -= _CHUNK
+        state = self._known[_digest(ids[:end])] if end else len(walk.table) - 1
+        for chunk in drawn[end:].view(-1, _CHUNK):
+            end += _CHUNK
+            state = int(walk.follow(chunk.new_tensor([state]), chunk[None]))
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[_digest(ids[:end])] = state
+        return state
 
 
 class Prefix(Pattern):
@@ -83,9 +124,14 @@ class Prefix(Pattern):
     def __init__(self, text: str) -> None:
         super().__init__(escape(text) + r"(?:.|\n)*")
         self.text = text
+        self.settled = len(text)  # a token has a character at least
 
     def __str__(self) -> str:
         return f"prefix {self.text!r}"
+
+
+def _digest(ids: Ints) -> bytes:
+    return hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
 
 
 def _walk(regex: str, tokens: Tokens, what: str) -> _Walk:
