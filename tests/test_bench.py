@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from rnnpipe.bench import pairs as bench_pairs
 from rnnpipe.bench import peers
 from rnnpipe.bench import train as bench
 from rnnpipe.bench.corpus import repeat_text
+from rnnpipe.data.windows import Cursor
 from rnnpipe.pipeline.dictionary import build_dict
 from rnnpipe.text.rules import Named
 
@@ -64,6 +66,43 @@ def test_speed_rows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert row["shape"] == "tiny"
     assert row["rnnpipe"] > 0
     assert row["bare"] > 0
+
+
+def test_speed_rows_of_translation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"source_size": 20, "target_size": 30, "size": 4, "hidden_size": 8, "batch_size": 4, "steps": 12}
+    monkeypatch.setattr(bench_pairs, "SHAPES", {"tiny": sizes})
+    (row,) = run(capsys, "bench", "train", "--task", "translation", "--rounds", "1", "--precision", "float32")["speed"]
+    assert row["shape"] == "tiny"
+    assert row["rnnpipe"] > 0
+    assert row["bare"] > 0
+
+
+def test_the_bare_encoder_decoder_computes_our_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compared does the same work: the same weights give the same loss."""
+    monkeypatch.setattr(bench_pairs, "_DROPOUT", 0.0)
+    sizes = {"source_size": 20, "target_size": 30, "size": 4, "hidden_size": 8, "batch_size": 6, "steps": 1}
+    ours, bare = bench_pairs.our_model(sizes), bench_pairs.BareEncoderDecoder(20, 30, 4, 8)
+    for parameter in bare.parameters():
+        torch.nn.init.uniform_(parameter, -0.5, 0.5)
+    weights = {
+        "source_encoder.weight": bare.source.weight,
+        "target_encoder.weight": bare.target.weight,
+        "readout.weight": bare.target.weight,
+        "readout.bias": bare.readout.bias,
+        "bridge.linear.weight": bare.bridge.weight,
+        "bridge.linear.bias": bare.bridge.bias,
+        "attention.key.weight": bare.key.weight,
+        "combine.weight": bare.combine.weight,
+        "combine.bias": bare.combine.bias,
+    }
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        weights[f"encoder.layers.0.{name}"] = getattr(bare.encoder, f"{name}_l0")
+        weights[f"encoder.layers.1.{name}"] = getattr(bare.encoder, f"{name}_l0_reverse")
+        weights[f"decoder.layers.0.{name}"] = getattr(bare.decoder, f"{name}_l0")
+    ours.load_state_dict(weights)
+    objective = bench_pairs.our_objective(sizes)
+    batch = next(objective.batches(Cursor()))
+    torch.testing.assert_close(objective.loss(ours, batch, None)[0], bare(batch))
 
 
 def test_quality_rows(monkeypatch: pytest.MonkeyPatch, corpora: Path) -> None:

@@ -116,7 +116,7 @@ def _config(sizes: dict[str, Any], **training: Any) -> Config:
     )
 
 
-class _Clock:
+class Clock:
     """A callback that takes the wall time from the start of training to the last step, logging included."""
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ def _task(
 
 def _our_speed(sizes: dict[str, Any], ids: Ids, device: torch.device, precision: str) -> float:
     config = _config(sizes, max_steps=sizes["steps"], log_every=10, schedule="constant")
-    clock = _Clock()
+    clock = Clock()
     with tempfile.TemporaryDirectory(prefix="rnnpipe-bench-") as folder:
         fit(_task(config, ids, None, sizes["vocab_size"], device, precision, folder), [clock], lambda: False)
     return float(sizes["steps"] * sizes["batch_size"] * sizes["bptt"] / (clock.ended - clock.begun))

@@ -60,6 +60,7 @@ def corpus(text: Path | None, megabytes: int, workers: int, runs: int, as_json: 
 
 
 @command.command("train")
+@click.option("--task", type=click.Choice(["text", "translation"]), default="text", show_default=True, help="What for.")
 @click.option("--text", type=PATH, metavar="PATH", help="Also compare validation losses after equal time on this text.")
 @click.option("--seconds", type=click.FloatRange(min=1), default=70, show_default=True, help="Of that comparison.")
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Of the speed comparison.")
@@ -71,15 +72,18 @@ def corpus(text: Path | None, megabytes: int, workers: int, runs: int, as_json: 
     help="Of both.",
 )
 @json_option
-def train(text: Path | None, seconds: float, rounds: int, precision: str, as_json: bool) -> None:
+def train(task: str, text: Path | None, seconds: float, rounds: int, precision: str, as_json: bool) -> None:
     """Measure training against a bare PyTorch loop of the same model, batch and recipe, in turns."""
     from rnnpipe.errors import InputError
 
+    if task == "translation" and text is not None:
+        raise click.UsageError("--text goes with --task text.")
     if text is not None and not text.is_file():
         raise InputError(f"{text}: no such file.")
+    from rnnpipe.bench.pairs import bench_pairs
     from rnnpipe.bench.train import bench_quality, bench_speed
 
-    speed = bench_speed(rounds, precision, say)
+    speed = (bench_pairs if task == "translation" else bench_speed)(rounds, precision, say)
     quality = bench_quality(text, seconds, precision, say) if text is not None else []
     if as_json:
         print_json({"speed": [asdict(row) for row in speed], "quality": [asdict(row) for row in quality]})

@@ -262,7 +262,7 @@ def _dry_run(config: Config, folder: Path, plan: Plan, overwrite: bool, as_json:
     kind = task_kind(config)
     if kind == "pairs":
         pairs = load_pairs(config)
-        check_pair_names(config, pairs.sizes, pairs.source)
+        check_pair_names(config, pairs.sizes, pairs.source.ids)
         material = pair_material(config, pairs)
         numerics, refusals = material.resolve(config, material.build(config))
     else:

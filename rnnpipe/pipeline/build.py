@@ -27,7 +27,6 @@ from rnnpipe.pipeline.kind import MODELS, Kind, named_model
 from rnnpipe.plugins import full_registry
 from rnnpipe.runtime import ROW_TILE, Numerics, autocast, processor_name, resolve_device, resolve_precision
 from rnnpipe.text.rules import Named
-from rnnpipe.text.vocabulary import Vocabulary
 from rnnpipe.training.optimizers import with_fused
 
 
@@ -74,10 +73,10 @@ def build_sequence_model(config: Config, sizes: SequenceSizes) -> SequenceModel:
     return built
 
 
-def build_pair_model(config: Config, sizes: PairSizes, source: Vocabulary) -> PairModel:
+def build_pair_model(config: Config, sizes: PairSizes, source_ids: Mapping[str, int]) -> PairModel:
     """Return the model of pairs that a configuration and the sizes of both sides describe, drawn as others are.
 
-    source: the dictionary in which a model may look its own tokens up.
+    source_ids: of the source's tokens, in which a model may look its own ones up.
     """
     registry = full_registry()
     model = config.model
@@ -87,7 +86,7 @@ def build_pair_model(config: Config, sizes: PairSizes, source: Vocabulary) -> Pa
         source_size=sizes.source_size,
         target_size=sizes.target_size,
         joint=sizes.joint,
-        source_id=source.ids.get,
+        source_id=source_ids.get,
         embed=lambda size: registry.build("encoder", model.encoder.name, model.encoder.options, size),
         recur=lambda inputs, hidden, both: _build_recurrent(
             replace(config, model=replace(model, hidden_size=hidden or model.hidden_size, bidirectional=both)), inputs
@@ -159,10 +158,10 @@ def check_names(config: Config, sizes: SequenceSizes | None = None) -> None:
     resolve_numerics(config, model, sizes)
 
 
-def check_pair_names(config: Config, sizes: PairSizes, source: Vocabulary) -> None:
+def check_pair_names(config: Config, sizes: PairSizes, source_ids: Mapping[str, int]) -> None:
     """Raise UsageError where `check_names` does, for a dataset of pairs."""
     check_training_names(config)
-    model = build_pair_model(config, sizes, source)
+    model = build_pair_model(config, sizes, source_ids)
     build_optimizer(config.training.optimizer, model)
     resolve_pair_numerics(config, model, 1)
 

@@ -103,7 +103,7 @@ class PairRun:
         source, target = (
             Side(each, load_rules(each.rules.cleaner, each.rules.tokenizer)) for each in (self.source, self.target)
         )
-        model = build_pair_model(self.config, _pair_sizes(self.source, self.target), self.source)
+        model = build_pair_model(self.config, _pair_sizes(self.source, self.target), self.source.ids)
         model.load_state_dict(self.model.state_dict())
         for stack in model.recurrents():
             stack.backend = self.numerics.backend
@@ -193,7 +193,7 @@ def _open_sequence_run(folder: Path, config: Config, checkpoint: Checkpoint) -> 
 def _open_pair_run(folder: Path, config: Config, checkpoint: Checkpoint) -> PairRun:
     source = _dictionary(folder / DICTIONARY, checkpoint, "dictionary")
     target = _dictionary(folder / TARGET_DICTIONARY, checkpoint, "target_dictionary")
-    model = build_pair_model(config, _pair_sizes(source, target), source)
+    model = build_pair_model(config, _pair_sizes(source, target), source.ids)
     _load_weights(folder, model, checkpoint)
     numerics, _ = resolve_pair_numerics(config, model, 1)
     return PairRun(folder, config, source, target, model, numerics, checkpoint)

@@ -209,7 +209,7 @@ def _prepare_pairs(config: Config, folder: Path, plan: Plan, report: Report) -> 
     from rnnpipe.pipeline.runs import open_pair_run
 
     data = load_pairs(config)
-    check_pair_names(config, data.sizes, data.source)
+    check_pair_names(config, data.sizes, data.source.ids)
     material = pair_material(config, data, report)
     part = evaluation_part(data)
     return _Prepared(
