@@ -164,6 +164,9 @@ def test_coefficients_above_1() -> None:
     weight = torch.zeros_like(b)
     weight[3] = 1.0
     assert torch.autograd.grad(every, a, weight)[0].isfinite().all()
+    forgetting = torch.full((2000, 2), 1e6)
+    forgetting[7::40] = 0.0  # within chunks whose product has overflowed
+    torch.testing.assert_close(scan(forgetting, b, h)[0], in_a_loop(forgetting, b, h)[0])
     b[100, 0] = torch.nan
     every, last = scan(a, b, h)
     assert every[100:, 0].isnan().all()

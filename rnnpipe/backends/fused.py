@@ -161,11 +161,12 @@ class _Layer(torch.autograd.Function):
         given = Inputs(pre if u is None else u, weight, None, tuple(initial), tuple(constants), mask, False)
         dpre, du, own, changes = _backward(ctx.pointwise, ctx.module.backward, given, pre, states, dy, dfinal)
         flat = dpre.flatten(0, 1)
-        if narrow is None:
-            first = dpre[0].t() @ initial[0]
-            dweight = torch.addmm(first, dpre[1:].flatten(0, 1).t(), states[0][:-1].flatten(0, 1))
-        else:
-            dweight = flat.t() @ narrow[:-1].flatten(0, 1)
+        with torch.autocast(dpre.device.type, enabled=False):
+            if narrow is None:
+                first = dpre[0].t() @ initial[0]
+                dweight = torch.addmm(first, dpre[1:].flatten(0, 1).t(), states[0][:-1].flatten(0, 1))
+            else:
+                dweight = flat.t() @ narrow[:-1].flatten(0, 1)
         dbias = flat.sum(0) if ctx.biased else None
         return None, None, None, du, dweight, dbias, *own, *changes
 

@@ -212,5 +212,9 @@ def _compose(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         A.mul_(a_t)
     if not A.is_complex():
         largest = torch.finfo(A.dtype).max
-        A.clamp_(-largest, largest)  # 0 times infinity would be no number
+        if A.isnan().any():  # 0 times infinity: kept finite on the way, which takes longer
+            A = a[0].clone()
+            for a_t in a[1:]:
+                A.mul_(a_t).clamp_(-largest, largest)
+        A.clamp_(-largest, largest)
     return A, B
