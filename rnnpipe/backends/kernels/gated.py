@@ -9,6 +9,7 @@ Shapes: B batch, H hidden size, G gates; pre [B, G H], u [B, G H], states [B, H]
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import importlib.util
 import sys
@@ -25,8 +26,6 @@ from torch.fx import GraphModule
 from rnnpipe.backends.derive import Pointwise
 from rnnpipe.backends.kernels.emit import TYPES, Unfusible, emit, trace_elements
 from rnnpipe.durable import atomic_file, cache_folder
-
-_FAKE = FakeTensorMode()
 
 _HEAD = '''"""Written by rnnpipe from the pointwise of a cell; it is written anew if it is changed or removed."""
 
@@ -96,8 +95,13 @@ def _inputs(graph: GraphModule) -> list[Tensor]:
 
 
 def _fake(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    with _FAKE:
+    with _fake_mode():
         return torch.empty(shape, dtype=dtype)
+
+
+@functools.cache
+def _fake_mode() -> FakeTensorMode:
+    return FakeTensorMode()  # the first one imports torch's compiler, which takes a second
 
 
 class _Cell:
