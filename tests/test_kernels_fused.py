@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rnnpipe.backends import fused
 from rnnpipe.backends.fused import FusedBackend
 from rnnpipe.backends.kernels import gated
+from rnnpipe.backends.kernels.ready import no_kernels
 from rnnpipe.backends.loop import LoopBackend
 from rnnpipe.cells.base import Cell, GatedCell, Gates, State
 from rnnpipe.cells.cifg import CIFG
@@ -275,6 +276,16 @@ def test_refusals_name_what_cannot_be_fused() -> None:
     rnn = Recurrent(LSTM, 3, 4, backend="fused", backends=[FusedBackend()])
     with pytest.raises(BackendRefusal, match="its kernels need a CUDA device, and the tensors are on cpu"):
         rnn(torch.randn(2, 3, 3))
+
+
+def test_an_old_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for capability, reason in (
+        ((7, 5), "its kernels need a GPU of compute capability 8.0 or above, and this one has 7.5"),
+        ((8, 6), None),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert no_kernels(torch.device("cuda"), interpret=False) == reason
 
 
 def test_no_second_derivative() -> None:

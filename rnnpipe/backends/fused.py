@@ -144,7 +144,8 @@ class _Layer(torch.autograd.Function):
         count = len(pointwise.state_dtypes)
         given = Inputs(u, weight, bias, rest[:count], rest[count:], mask, False)
         keep = any(ctx.needs_input_grad)
-        pre, states, narrow = _forward(pointwise, module.forward, given, keep)
+        with torch.cuda.device_of(u):  # where Triton starts its kernels
+            pre, states, narrow = _forward(pointwise, module.forward, given, keep)
         if keep:
             ctx.pointwise, ctx.module, ctx.biased = pointwise, module, bias is not None
             needed = None if pointwise.summed else u
@@ -159,9 +160,10 @@ class _Layer(torch.autograd.Function):
         u, weight, mask, pre, narrow, *rest = ctx.saved_tensors
         states, initial, constants = rest[:count], rest[count : 2 * count], rest[2 * count :]
         given = Inputs(pre if u is None else u, weight, None, tuple(initial), tuple(constants), mask, False)
-        dpre, du, own, changes = _backward(ctx.pointwise, ctx.module.backward, given, pre, states, dy, dfinal)
+        with torch.cuda.device_of(dy):
+            dpre, du, own, changes = _backward(ctx.pointwise, ctx.module.backward, given, pre, states, dy, dfinal)
         flat = dpre.flatten(0, 1)
-        with torch.autocast(dpre.device.type, enabled=False):
+        with torch.autocast(dpre.device.type, enabled=False):  # whatever it was forward
             if narrow is None:
                 first = dpre[0].t() @ initial[0]
                 dweight = torch.addmm(first, dpre[1:].flatten(0, 1).t(), states[0][:-1].flatten(0, 1))

@@ -7,6 +7,8 @@ import importlib.util
 
 import torch
 
+_CAPABILITY = (8, 0)  # of the oldest GPU that they have been compiled for; below it there is no product in bfloat16
+
 
 @functools.cache
 def no_triton() -> str | None:
@@ -31,6 +33,9 @@ def no_kernels(device: torch.device, *, interpret: bool) -> str | None:
     if (missing := no_triton()) is not None:
         return missing
     if device.type == "cuda":
+        # Without the device, what is asked about one is told for one that will do.
+        if torch.cuda.is_available() and (has := torch.cuda.get_device_capability(device)) < _CAPABILITY:
+            return f"its kernels need a GPU of compute capability 8.0 or above, and this one has {has[0]}.{has[1]}"
         return None
     if interpret and device.type == "cpu" and interpreted():
         return None

@@ -92,7 +92,8 @@ class _Rows:
     def launch(self, kernel: Any, chunks: int, *arguments: Any, **constants: Any) -> None:
         """Run a kernel over all elements of a timestep and some chunks."""
         if self.N:
-            kernel[(triton.cdiv(self.N, _BLOCK), chunks)](*arguments, **constants, **self.settings)
+            with torch.cuda.device_of(arguments[0]):  # where Triton starts its kernels
+                kernel[(triton.cdiv(self.N, _BLOCK), chunks)](*arguments, **constants, **self.settings)
 
 
 def _chunks(T: int, N: int) -> tuple[int, int]:
