@@ -22,7 +22,7 @@ from rnnpipe.data.parallel import Parallel
 from rnnpipe.data.windows import Cursor
 from rnnpipe.errors import InputError, UsageError
 from rnnpipe.generation.beam import beam_search, take_rows
-from rnnpipe.generation.translate import Search, Side, Translator
+from rnnpipe.generation.translate import Search, Side, Translator, cut_batches
 from rnnpipe.models.encoder_decoder import EncoderDecoder
 from rnnpipe.models.encoders import Embedding
 from rnnpipe.models.hierarchical import cut_turns
@@ -448,6 +448,16 @@ def test_width_one_is_greedy_and_the_limit_cuts() -> None:
     cut = beam_search(table_step(table), (), 1, max_length=2, **options)[0][0]
     assert cut.tokens == (0, 1) and not cut.ended
     assert beam_search(table_step(table), (), 1, max_length=9, banned=[1], **options)[0][0].tokens != (0, 1, 2)
+
+
+@given(st.lists(st.integers(1, 20_000), max_size=40), st.integers(1, 8))
+def test_batches_of_long_texts_are_small(lengths: list[int], batch_size: int) -> None:
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    batches = cut_batches(order, lengths, batch_size)
+    assert list(itertools.chain.from_iterable(batches)) == order
+    for batch in batches:
+        assert 1 <= len(batch) <= batch_size
+        assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= 8192
 
 
 def test_rows_do_not_depend_on_their_neighbours() -> None:

@@ -22,6 +22,7 @@ from rnnpipe.text.rules import Rules
 from rnnpipe.text.vocabulary import Vocabulary
 
 BATCH_ROWS = 64
+_BATCH_TOKENS = 1 << 13  # of sources, padding included: a text of thousands of tokens is translated by itself
 _SORTED_BATCHES = 16  # batches' worth of texts that are sorted by length, so that little is padded
 
 
@@ -74,6 +75,18 @@ class Search:
             raise UsageError(f"n-best {self.n_best} needs a beam of at least {self.n_best}; it is {self.width}.")
 
 
+def cut_batches(order: Sequence[int], lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Return the rows of `order`, which go by length, in batches of so many rows, fewer where they are long."""
+    batches: list[list[int]] = []
+    for row in order:
+        last = batches[-1] if batches else []
+        if last and len(last) < batch_size and (len(last) + 1) * lengths[row] <= _BATCH_TOKENS:
+            last.append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
 class Translator:
     """A model of pairs with the rules and dictionaries of both sides.
 
@@ -95,8 +108,7 @@ class Translator:
             order = sorted((row for row in range(len(chunk)) if tokens[row]), key=lambda row: len(tokens[row]))
             nothing = (Candidate((), "", 0.0, 0.0, "end"),)
             found: dict[int, tuple[Candidate, ...]] = dict.fromkeys(range(len(chunk)), nothing)
-            for first in range(0, len(order), batch_size):
-                rows = order[first : first + batch_size]
+            for rows in cut_batches(order, [len(each) for each in tokens], batch_size):
                 found.update(zip(rows, self._translate_batch([tokens[row] for row in rows], search), strict=True))
             for row, text in enumerate(chunk):
                 yield Translation(text, tokens[row], self.unknown(tokens[row]), found[row])
