@@ -23,7 +23,7 @@ from rnnpipe.backends.derive import Pointwise
 from rnnpipe.backends.hoisted import HoistedBackend
 from rnnpipe.backends.kernels.emit import Unfusible
 from rnnpipe.backends.kernels.gated import load, source
-from rnnpipe.backends.kernels.ready import interpreted, no_kernels
+from rnnpipe.backends.kernels.ready import interpreted, no_kernels, on_device_of
 from rnnpipe.backends.layer import Inputs, Plan
 from rnnpipe.cells.base import Cell, GatedCell, State
 from rnnpipe.errors import BackendRefusal, UsageError
@@ -144,7 +144,7 @@ class _Layer(torch.autograd.Function):
         count = len(pointwise.state_dtypes)
         given = Inputs(u, weight, bias, rest[:count], rest[count:], mask, False)
         keep = any(ctx.needs_input_grad)
-        with torch.cuda.device_of(u):  # where Triton starts its kernels
+        with on_device_of(u):
             pre, states, narrow = _forward(pointwise, module.forward, given, keep)
         if keep:
             ctx.pointwise, ctx.module, ctx.biased = pointwise, module, bias is not None
@@ -160,7 +160,7 @@ class _Layer(torch.autograd.Function):
         u, weight, mask, pre, narrow, *rest = ctx.saved_tensors
         states, initial, constants = rest[:count], rest[count : 2 * count], rest[2 * count :]
         given = Inputs(pre if u is None else u, weight, None, tuple(initial), tuple(constants), mask, False)
-        with torch.cuda.device_of(dy):
+        with on_device_of(dy):
             dpre, du, own, changes = _backward(ctx.pointwise, ctx.module.backward, given, pre, states, dy, dfinal)
         flat = dpre.flatten(0, 1)
         with torch.autocast(dpre.device.type, enabled=False):  # whatever it was forward

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
+from torch import Tensor
 
 _CAPABILITY = (8, 0)  # of the oldest GPU that they have been compiled for; below it there is no product in bfloat16
 
@@ -23,6 +26,11 @@ def interpreted() -> bool:
     import triton
 
     return bool(triton.knobs.runtime.interpret)
+
+
+def on_device_of(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Make a tensor's GPU the current one, on which Triton starts its kernels."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def no_kernels(device: torch.device, *, interpret: bool) -> str | None:

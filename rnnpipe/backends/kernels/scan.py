@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from rnnpipe.backends.kernels import scan_kernels
+from rnnpipe.backends.kernels.ready import on_device_of
 
 # With fewer elements of a timestep, one pass leaves multiprocessors idle (measured with a prototype on an H200: 54 % of
 # copy bandwidth at 65,536 elements in bfloat16, 12 % at 12,288), and chunks of time are run side by side.
@@ -92,7 +93,7 @@ class _Rows:
     def launch(self, kernel: Any, chunks: int, *arguments: Any, **constants: Any) -> None:
         """Run a kernel over all elements of a timestep and some chunks."""
         if self.N:
-            with torch.cuda.device_of(arguments[0]):  # where Triton starts its kernels
+            with on_device_of(arguments[0]):
                 kernel[(triton.cdiv(self.N, _BLOCK), chunks)](*arguments, **constants, **self.settings)
 
 
