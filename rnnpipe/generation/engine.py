@@ -138,7 +138,7 @@ class Engine:
         self.rows = rows
         self._waiting: deque[Job] = deque()
         self._used = 0  # the network has so many rows, some of which may have ended
-        self._jobs: list[Job | None] = [None] * rows
+        self._jobs: dict[int, Job] = {}  # by row; one that has ended keeps its own until the next
         self._prompts: list[Ints] = [np.zeros(0, np.int64)] * rows
         self._unread = np.zeros(rows, np.int64)  # tokens of the prompt
         self._running = np.zeros(rows, bool)
@@ -157,9 +157,8 @@ class Engine:
         """Forget jobs: nothing more is heard of them."""
         gone = set(keys)
         self._waiting = deque(job for job in self._waiting if job.key not in gone)
-        for row in np.flatnonzero(self._running):
-            job = self._jobs[row]
-            self._running[row] = job is not None and job.key not in gone
+        for row in np.flatnonzero(self._running).tolist():
+            self._running[row] = self._jobs[row].key not in gone
 
     @property
     def waiting(self) -> int:
@@ -195,9 +194,7 @@ class Engine:
         groups = self._groups[rows]
         for group in np.unique(groups):
             found = rows[groups == group]
-            job = self._jobs[found[0]]
-            assert job is not None, "a row that runs has a job"
-            yield found, job.drawing
+            yield found, self._jobs[found[0]].drawing
 
     def _draw(self, rows: Ints, drawing: Drawing, tokens: Ints) -> list[Drawn | Finished]:
         at = self._positions[rows]
@@ -208,7 +205,6 @@ class Engine:
         told: list[Drawn | Finished] = []
         for index in np.flatnonzero(ended | self._watched[rows]).tolist():
             job, token = self._jobs[rows[index]], int(draws.tokens[index])
-            assert job is not None, "a row that runs has a job"
             if job.follow and token != NOTHING:
                 likely = draws.likely[index] if draws.likely else ()
                 told.append(Drawn(job, token, float(draws.log_probabilities[index]), likely))
@@ -300,7 +296,7 @@ class Engine:
         ):  # fmt: skip
             facts[: len(order)] = facts[order]
         self._running[len(order) :] = False
-        self._jobs[: len(order)] = [self._jobs[row] for row in order]
+        self._jobs = {place: self._jobs[row] for place, row in enumerate(order.tolist())}
         self._prompts[: len(order)] = [self._prompts[row] for row in order]
         self._chunks[: len(order)] = [self._chunks[row] for row in order]
 
