@@ -84,7 +84,8 @@ def command(
 ) -> None:
     """Continue prompts, in input order. An empty prompt, or none, starts a new document.
 
-    Prompts are read ahead until --batch of them are drawn at once: where each answer is awaited, --batch 1. A prompt of JSON lines may have options of its own: max_tokens, temperature, top_k, top_p, samplers, stop, sentence,
+    Prompts are read ahead until --batch of them are drawn at once: where each answer is awaited, --batch 1. A prompt of
+    JSON lines may have options of its own: max_tokens, temperature, top_k, top_p, samplers, stop, sentence,
     allow_unknown.
     """
     from rnnpipe.generation.engine import BATCH_ROWS
