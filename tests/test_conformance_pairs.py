@@ -47,11 +47,8 @@ class TooWide(EncoderDecoder):
 
     def __init__(self, parts: PairParts) -> None:
         super().__init__(parts)
-        self.more = nn.Linear(parts.target_size, parts.target_size + 1)
-
-    def read_out(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.more(super().read_out(features))
-        return logits
+        if not parts.tied:
+            self.readout = nn.Linear(self.embedding_size, parts.target_size + 1)
 
 
 class StandsStill(EncoderDecoder):
@@ -83,8 +80,15 @@ class Unfilled(EncoderDecoder):
         super().__init__(parts)
         self.more = nn.Parameter(torch.empty(3))
 
+    def embed_target(self, ids: Tensor) -> Tensor:
+        return super().embed_target(ids) + 0 * self.more.nan_to_num().sum()
+
+
+class ReadsOut(EncoderDecoder):
+    """Logits that the loss of training would not see."""
+
     def read_out(self, features: Tensor) -> Tensor:
-        return super().read_out(features) + 0 * self.more.nan_to_num().sum()
+        return 2 * super().read_out(features)
 
 
 class NeverDrops(EncoderDecoder):
@@ -126,6 +130,12 @@ WRONG: dict[str, Any] = {
 }
 # What else cannot be right where that is wrong.
 ALSO = {"shapes": {"step by step"}, "determinism": {"gradients", "save and load"}}
+
+
+def test_the_readout_is_left_as_it_is() -> None:
+    (found, *_) = findings(checks_for("model", ReadsOut, {}))
+    assert (found.check, found.outcome) == ("contract", "failed")
+    assert "training relies on it" in str(found)
 
 
 def test_there_is_a_wrong_one_for_every_check() -> None:

@@ -47,7 +47,8 @@ class PairModel(Model):
     """A network from a source to the next token of a target: embeddings of both sides, and a readout.
 
     With `tied` the readout has the target embedding's weight (Press & Wolf 2017), and with a joint dictionary both
-    sides have one embedding. A subclass defines `forward`, `begin`, `step` and `recurrents`.
+    sides have one embedding. A subclass defines `forward`, `begin`, `step` and `recurrents`, and leaves the readout as
+    it is: a linear layer behind dropout, whose loss in training is computed with its gradient (`readout_loss`).
     """
 
     reads = "pairs"

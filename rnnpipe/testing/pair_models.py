@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rnnpipe.models.encoders import Embedding
 from rnnpipe.models.pair_model import PairModel, PairParts
@@ -100,6 +100,8 @@ def contract(subject: _Subject) -> str:
     model = subject.build(tied=True, joint=True)
     if not all(isinstance(stack, Recurrent) for stack in model.recurrents()):
         raise Failure("a list of its stacks by `recurrents()`", repr(model.recurrents()), "")
+    if type(model).read_out is not PairModel.read_out or not isinstance(model.readout, nn.Linear):
+        raise Failure("the readout of PairModel, a linear layer", describe(model.readout), "training relies on it")
     if model.readout.weight is not getattr(model.target_encoder, "weight", None):
         raise Failure("the readout's weight to be the target embedding's", "another", "tied")
     if model.source_encoder is not model.target_encoder:
