@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import random
@@ -111,6 +112,19 @@ class Soft(GatedCell):
 @pytest.mark.slow
 def test_a_cell_of_somebody_else(tmp_path: Path) -> None:
     model = model_of(Soft)
+    check_logits(model, exported(model, tmp_path / "model.onnx"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("folder", "module", "name"),
+    [("mingru", "rnnpipe_mingru", "MinGRU"), ("peephole-lstm", "rnnpipe_peephole_lstm", "PeepholeLSTM")],
+)
+def test_the_cells_of_the_worked_plugins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, module: str, name: str
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "plugins" / folder)
+    model = model_of(getattr(importlib.import_module(module), name))
     check_logits(model, exported(model, tmp_path / "model.onnx"))
 
 

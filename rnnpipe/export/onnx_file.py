@@ -164,22 +164,22 @@ def _reason(error: BaseException) -> str:
 
 
 def _difference(step: _Step, data: bytes) -> float:
-    """Return the largest difference of ONNX Runtime's outputs from ours, relative to the largest of ours."""
+    """Return the largest difference of ONNX Runtime's outputs of a step from ours, relative to the largest of ours."""
     _needed("onnxruntime")
     generator = np.random.default_rng(0)
-    ours = theirs = [leaf.expand(_ROWS, *leaf.shape[1:]).contiguous() for leaf in step.fresh[1:]]
+    state = [leaf.expand(_ROWS, *leaf.shape[1:]).contiguous() for leaf in step.fresh[1:]]
     session = importlib.import_module("onnxruntime").InferenceSession(data, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
     largest = 0.0
     for _ in range(_CHECKED_STEPS):
         tokens = torch.from_numpy(generator.integers(0, step.model.vocab_size, _ROWS))
         with torch.no_grad():
-            expected = step(tokens, *ours)
-        found = session.run(None, dict(zip(names, (each.numpy() for each in (tokens, *theirs)), strict=True)))
+            expected = step(tokens, *state)
+        found = session.run(None, dict(zip(names, (each.numpy() for each in (tokens, *state)), strict=True)))
         for mine, other in zip(expected, map(torch.from_numpy, found), strict=True):
             off = (mine.double() - other.double()).abs().max() / mine.double().abs().max().clamp(min=1.0)
             largest = max(largest, float(off)) if torch.isfinite(off) else float("inf")
-        ours, theirs = list(expected[1:]), [torch.from_numpy(each) for each in found[1:]]
+        state = list(expected[1:])  # of both: what is off by rounding may grow over the steps
     return largest
 
 
