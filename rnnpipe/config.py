@@ -170,7 +170,9 @@ def plugin_from_text(text: str) -> Named:
     name, _, options = text.partition(":")
     words = _OPTION.findall(options)
     if not name or not all("=" in word for word in words):
-        raise UsageError(f"'{text}': expected NAME or NAME:key=value,key=value.")
+        raise UsageError(
+            f"'{text}': expected NAME or NAME:key=value,key=value; a text with a comma, or of digits, stands in quotes."
+        )
     return Named(name, options_from_text(words))
 
 
