@@ -192,7 +192,7 @@ class Engine:
     def _by_drawing(self, rows: Ints) -> Iterator[tuple[Ints, Drawing]]:
         """Yield the rows of each drawing, which are drawn together."""
         groups = self._groups[rows]
-        for group in np.unique(groups):
+        for group in set(groups.tolist()):
             found = rows[groups == group]
             yield found, self._jobs[found[0]].drawing
 

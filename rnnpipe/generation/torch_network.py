@@ -65,8 +65,7 @@ class TorchNetwork:
                 self._blocks = self._rearranged(order)
                 self._rows = len(order)
             fresh = np.flatnonzero(order < 0)
-            for number in np.unique(fresh // self._most):
-                places = fresh[fresh // self._most == number] % self._most
+            for number, places in self._places(fresh):
                 at = torch.from_numpy(places).to(self._device)
                 tree_map(functools.partial(_renew, at=at), self._blocks[number], self._fresh)
 
@@ -89,7 +88,7 @@ class TorchNetwork:
         with self._computing():
             for number, memory in enumerate(self._blocks):
                 part = tokens[number * self._most : (number + 1) * self._most]
-                ids = torch.zeros(len(tree_leaves(memory)[0]), dtype=torch.int64)
+                ids = torch.zeros(len(memory[0]), dtype=torch.int64)
                 ids[: len(part)] = torch.from_numpy(part)
                 self._blocks[number] = self.model.absorb(ids.to(self._device), memory)
 
@@ -98,12 +97,10 @@ class TorchNetwork:
         known = Rows.of(facts, self._device)
         most = max(self.tile, _MOST_LOGITS // self.model.vocab_size // self.tile * self.tile)
         parts = []
-        for number, memory in enumerate(self._blocks):
-            start, stop = np.searchsorted(rows, (number * self._most, (number + 1) * self._most)).tolist()
-            for first in range(start, stop, most):
-                some = slice(first, min(stop, first + most))
-                logits = self._foresee(memory, rows[some] - number * self._most)
-                parts.append(self._draw(logits, known.pick(some), drawing))
+        for first in range(0, len(rows), most):
+            some = rows[first : first + most]
+            logits = [self._foresee(self._blocks[number], places) for number, places in self._places(some)]
+            parts.append(self._draw(torch.cat(logits), known.pick(slice(first, first + len(some))), drawing))
         likely = [each for part in parts for each in part.likely or ()]
         return Draws(
             np.concatenate([part.tokens for part in parts]),
@@ -111,16 +108,22 @@ class TorchNetwork:
             likely or None,
         )
 
+    def _places(self, rows: Ints) -> Iterator[tuple[int, Ints]]:
+        """Yield the blocks of rows, and their places there."""
+        numbers = rows // self._most
+        for number in sorted(set(numbers.tolist())):
+            yield number, rows[numbers == number] - number * self._most
+
     def _foresee(self, memory: Memory, rows: Ints) -> Tensor:
-        """Return the logits [B, V], in float64, of some rows of a block; the readout runs for no others."""
+        """Return the logits [B, V], in float64, of some rows of a block; if these are few, of no others."""
         with self._computing():
             size = -(-len(rows) // self.tile) * self.tile
-            if size < len(tree_leaves(memory)[0]):
+            if 2 * size <= len(memory[0]):
                 index = torch.from_numpy(np.concatenate((rows, np.full(size - len(rows), rows[-1])))).to(self._device)
                 memory = _rows_of(memory, index)
                 rows = np.arange(len(rows))
-            logits = self.model.foresee(memory).double()
-            return logits if len(rows) == len(logits) else logits[torch.from_numpy(rows).to(self._device)]
+            logits = self.model.foresee(memory)
+            return (logits if len(rows) == len(logits) else logits[torch.from_numpy(rows).to(self._device)]).double()
 
     @torch.inference_mode()
     def _draw(self, logits: Tensor, rows: Rows, drawing: Drawing) -> Draws:
