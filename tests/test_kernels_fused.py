@@ -114,7 +114,7 @@ def test_tiles(rows: int, cols: int, depth: int, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.slow
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("cell", [LSTM, GRU, Peephole, SLSTM], ids=lambda cell: cell.__name__)
-@pytest.mark.parametrize(("T", "B", "H"), [*itertools.product((1, 7, 63), (1, 3, 33), (5, 33))])
+@pytest.mark.parametrize(("T", "B", "H"), [*itertools.product((1, 7), (1, 3, 33), (5, 33)), (63, 1, 33), (63, 3, 5)])
 def test_cells_equal_the_loop_at_every_size(cell: type[GatedCell], T: int, B: int, H: int) -> None:
     check_against_loop(cell, Sizes(T, B, H))
     check_against_loop(cell, Sizes(min(T, 7), B, H, layers=2, padded=True))
@@ -179,6 +179,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "where": lambda x: torch.where((x > 0.2) & ~(x >= 1) | (x < -1), x, -x) + (x != 0).to(x.dtype),
     "signs": lambda x: torch.sign(x) * x + torch.floor(x) - torch.ceil(2 * x),
     "halves": lambda x: torch.addcmul(x, x, x, value=0.5) + torch.lerp(x, x * x, 0.3) - torch.rsub(x, 0.7, alpha=2),
+    "buffered": lambda x: (torch.zeros_like(x) + x) * (x > 0.1) + x * x.bool().double(),
     "filled": lambda x: x * torch.full_like(x, 1 / 3) + torch.ones_like(x) - torch.tensor(0.1),
 }
 
@@ -192,6 +193,25 @@ def test_functions(name: str) -> None:
             return (torch.tanh(FUNCTIONS[name](u[0] + r[0])) + 0.5 * state[0],)
 
     check_against_loop(Applies, Sizes(2, 2, 5))
+
+
+class Expanding(GatedCell):
+    """Parameters in the shape of a state, before anything is computed of them."""
+
+    input_gates = recurrent_gates = 1
+
+    def __init__(self, input_size: int, hidden_size: int, *, bias: bool = True) -> None:
+        super().__init__(input_size, hidden_size, bias=bias)
+        self.slope = nn.Parameter(torch.linspace(-1, 1, hidden_size))
+        self.shift = nn.Parameter(torch.full((1,), 0.3))
+
+    def pointwise(self, u: Gates, r: Gates, state: State) -> State:
+        slope, shift = self.slope.expand_as(state[0]), torch.sigmoid(self.shift).expand(*state[0].shape)
+        return (torch.tanh(slope.exp() * (u[0] + r[0]) + shift),)
+
+
+def test_expanded_parameters() -> None:
+    check_against_loop(Expanding, Sizes(3, 3, 5))
 
 
 Expression = tuple[Any, ...]
@@ -259,6 +279,11 @@ class Curved(Sorting):
         return (torch.atan2(u[0] + r[0], 1 + state[0] ** 2),)
 
 
+class Copying(Sorting):
+    def pointwise(self, u: Gates, r: Gates, state: State) -> State:
+        return (torch.zeros_like(u[0]).copy_(u[0] + r[0]),)
+
+
 def test_refusals_name_what_cannot_be_fused() -> None:
     x = torch.randn(2, 3, 3, device=DEVICE)
     backend = FusedBackend(interpret=True)
@@ -268,6 +293,7 @@ def test_refusals_name_what_cannot_be_fused() -> None:
 
     assert refusal(Sorting) == "Sorting: its pointwise uses sort, which cannot be fused"
     assert refusal(Curved) == "Curved: its pointwise uses atan2, which cannot be fused"
+    assert "Copying: its pointwise cannot be fused: RuntimeError: derivative for aten::copy" in str(refusal(Copying))
     assert "which cannot be fused" in str(refusal("layernorm-lstm"))
     assert "is no GatedCell" in str(refusal("mgu"))
     words = "LSTM: H=4 with B=1000000000 is too large for the kernels, which count in 32 bits"

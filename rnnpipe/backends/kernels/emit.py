@@ -75,6 +75,7 @@ _LOGIC = {
     "bitwise_xor": "{0} ^ {1}",
     "bitwise_not": "{0} == 0",
 }
+# An expansion aligns the hidden units, and as a block every value has its full shape already.
 _COPIES = {"alias", "clone", "detach", "lift_fresh_copy", "expand", "_to_copy", "copy"}
 _FILLED = {"zeros_like": 0, "ones_like": 1, "new_zeros": 0, "new_ones": 1, "zeros": 0, "ones": 1}
 
@@ -84,11 +85,18 @@ class Unfusible(Exception):
 
 
 def trace_elements(function: Callable[..., Any], arguments: Sequence[Tensor]) -> GraphModule:
-    """Return a function of fake tensors as a graph, reduced to the operations that `emit` knows where torch can."""
+    """Return a function of fake tensors as a graph, reduced to the operations that `emit` knows where torch can.
+
+    Raises Unfusible where torch cannot trace it, or differentiate what it does.
+    """
     reduced = [aten.elu, aten.leaky_relu, aten.gelu, aten.hardtanh, aten.square]
     table = {**core_aten_decompositions(), **get_decompositions(reduced)}
-    with torch.no_grad(), torch.autocast(arguments[0].device.type, enabled=False):
-        return make_fx(functionalize(function), decomposition_table=table, tracing_mode="fake")(*arguments)
+    try:
+        with torch.no_grad(), torch.autocast(arguments[0].device.type, enabled=False):
+            return make_fx(functionalize(function), decomposition_table=table, tracing_mode="fake")(*arguments)
+    except Exception as error:  # a plugin's operations: anything may come out of them
+        reason = " ".join(str(error).split())[:200]
+        raise Unfusible(f"its pointwise cannot be fused: {type(error).__name__}: {reason}") from None
 
 
 def emit(graph: GraphModule, inputs: Sequence[str], prefix: str) -> tuple[list[str], list[str]]:
@@ -136,10 +144,8 @@ def _computed(name: str, node: Node, names: dict[Node, str], dtype: torch.dtype)
     def operands(kind: torch.dtype, *which: Any) -> list[str]:
         return [_operand(names, arg, kind) for arg in which]
 
-    if name == "expand" and _value(args[0]).shape != _value(node).shape and _value(args[0]).numel() != 1:
-        return None
     if name in _COPIES:
-        return _operand(names, args[0], dtype), dtype
+        return _operand(names, args[-1] if name == "copy" else args[0], dtype), dtype
     if name in _FILLED:
         return _full(_FILLED[name], dtype), dtype
     if name in ("full", "full_like"):
