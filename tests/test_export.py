@@ -43,7 +43,6 @@ VOCABULARY = build_vocabulary(
     {f"w{n}".encode(): 20 - n for n in range(9)}, TextRules(Named("unicode-words"), Named("whitespace"))
 )
 V = VOCABULARY.size
-OFTEN = ("lstm",)  # the others by `pytest -m slow tests/test_export.py`
 
 
 def model_of(cell: Any, *, encoder: str = "embedding", window: int | None = None, **options: Any) -> LanguageModel:
@@ -79,9 +78,9 @@ def check_logits(model: LanguageModel, network: OnnxNetwork) -> None:
         np.testing.assert_allclose(network._leaves[0][row], expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "cell", [pytest.param(n, marks=[] if n in OFTEN else pytest.mark.slow) for n in full_registry().names("cell")]
-)
+# The run below is exported in the default suite; every cell by `pytest -m slow tests/test_export.py`.
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", full_registry().names("cell"))
 def test_every_builtin_cell(tmp_path: Path, cell: str) -> None:
     model = model_of(cell)
     check_logits(model, exported(model, tmp_path / "model.onnx"))

@@ -129,7 +129,12 @@ def test_eval_tells_what_it_costs_and_buys(run: Path, form: Form) -> None:
         assert 0 < abs(difference) < 0.05
     assert told["bytes"]["quantized"] < told["bytes"]["float32"]
     assert "recurrent.layers.0.weight_hh" in " ".join(told["matrices"])
-    assert f"{form}:" in succeed("eval", run, "--quantize", form).out
+
+
+def test_eval_tells_it_to_people(run: Path) -> None:
+    said = succeed("eval", run, "--quantize", "int8", KITCHEN).out
+    assert "int8:" in said
+    assert "difference: " in said
 
 
 def test_texts_are_the_same_in_every_batch_and_replayed(run: Path, tmp_path: Path) -> None:
