@@ -175,7 +175,7 @@ class TorchNetwork:
         tile = self.tile
         tokens = np.random.default_rng(0).integers(0, self.model.vocab_size, (_TESTED_STEPS, self._most))
         found = []
-        for rows in sorted({tile, 3 * tile, FIXED_ROWS // tile * tile, self._most}):
+        for rows in sorted({tile, 3 * tile, FIXED_ROWS // tile * tile, self._most - tile, self._most} - {0}):
             self._blocks, self._rows = [], 0
             self.arrange(np.full(rows, -1))
             for step in tokens:
