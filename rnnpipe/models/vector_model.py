@@ -6,7 +6,6 @@ Shapes: S source tokens, T target tokens, B pairs, Z numbers of the vector, E of
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rnnpipe.models.pair_model import Bridge, DecoderState, PairModel, PairParts
@@ -62,4 +61,4 @@ class VectorModel(PairModel):
         return self.read_out(self._features(outputs)[0]), None, (vector, recurrent)
 
     def _features(self, outputs: Tensor) -> Tensor:
-        return torch.tanh(self.combine(F.dropout(outputs, self.dropout, self.training)))
+        return torch.tanh(self.combine(self.drop(outputs)))
