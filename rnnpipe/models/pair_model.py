@@ -100,16 +100,8 @@ class PairModel(Model):
         return self.drop(self.target_encoder(ids))
 
     def drop(self, values: Tensor) -> Tensor:
-        """Return values [T, B, F] with some left out in training, of a pair the same ones at every timestep.
-
-        (Gal & Ghahramani 2016.) Of values [N, F], without time, each is left out by itself.
-        """
-        if not self.training or not self.dropout:
-            return values
-        if values.dim() == 2:
-            return F.dropout(values, self.dropout)
-        kept = torch.empty_like(values[0]).bernoulli_(1 - self.dropout)
-        return values * kept.div_(1 - self.dropout)
+        """Return values with some left out in training (`model.dropout`)."""
+        return F.dropout(values, self.dropout, self.training)
 
 
 def width_of(encoder: nn.Module) -> int:
