@@ -116,8 +116,9 @@ def test_tiles(rows: int, cols: int, depth: int, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("cell", [LSTM, GRU, Peephole, SLSTM], ids=lambda cell: cell.__name__)
 @pytest.mark.parametrize(("T", "B", "H"), [*itertools.product((1, 7), (1, 3, 33), (5, 33)), (63, 1, 33), (63, 3, 5)])
 def test_cells_equal_the_loop_at_every_size(cell: type[GatedCell], T: int, B: int, H: int) -> None:
-    check_against_loop(cell, Sizes(T, B, H))
-    check_against_loop(cell, Sizes(min(T, 7), B, H, layers=2, padded=True))
+    zeros = cell is SLSTM  # it divides by its state n, and a random one near 0 loses digits in any order of sums
+    check_against_loop(cell, Sizes(T, B, H, zeros=zeros))
+    check_against_loop(cell, Sizes(min(T, 7), B, H, layers=2, padded=True, zeros=zeros))
 
 
 @pytest.mark.usefixtures("poisoned")
