@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import count
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,7 +22,7 @@ from starlette.routing import Route
 
 from rnnpipe import __version__
 from rnnpipe.errors import UsageError
-from rnnpipe.generation.engine import Drawn, Finished, Job
+from rnnpipe.generation.engine import Drawing, Drawn, Finished, Job
 from rnnpipe.generation.prompts import Generated, Prompt, continuation, prompt_job
 from rnnpipe.generation.read import Scoring, predict_job, predicted
 from rnnpipe.pipeline.manners import Manners
@@ -53,6 +54,8 @@ class Service:
         self._manners = Manners(opened, lambda message: None)
         self._scorings = {end: Scoring(self.reader, end=end) for end in (False, True)}
         self._numbers = count()
+        self._plain = self.reader.drawing(())
+        self._tellings: WeakKeyDictionary[Drawing, dict[int, Drawing]] = WeakKeyDictionary()
         # Texts are cleaned and samplers made beside the event loop, one request after the other.
         self._preparing = ThreadPoolExecutor(1, "preparing")
         self.batch: SharedBatch
@@ -92,7 +95,7 @@ class Service:
         manner = self._manners.make(options)
         likely = min(wanted.logprobs or 0, self.reader.vocabulary.size)
         if likely:
-            manner = replace(manner, drawing=replace(manner.drawing, likely=likely))
+            manner = replace(manner, drawing=self._telling(manner.drawing, likely))
         jobs: list[Job] = []
         for text in wanted.prompts:
             for copy in range(wanted.copies):
@@ -101,9 +104,13 @@ class Service:
         follow = wanted.stream or wanted.logprobs is not None
         return [replace(job, follow=follow) for job in jobs]
 
+    def _telling(self, drawing: Drawing, likely: int) -> Drawing:
+        """Return a drawing that tells so many likely tokens, the same for every request, so that all draw together."""
+        return self._tellings.setdefault(drawing, {}).setdefault(likely, replace(drawing, likely=likely))
+
     def predict_jobs(self, texts: Sequence[str], top: int) -> list[Job]:
         """Return a job for each text to predict behind."""
-        drawing = self.reader.drawing((), likely=min(top, self.reader.vocabulary.size))
+        drawing = self._telling(self._plain, min(top, self.reader.vocabulary.size))
         return [self._checked(predict_job(self.reader, text, drawing)) for text in texts]
 
     def score_jobs(self, texts: Sequence[str], end: bool) -> list[Job]:
