@@ -1003,7 +1003,7 @@ def test_run_that_cannot_begin(words: tuple[str, ...], said: str, code: int):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--temperature", "-1"), "0 (greedy) or more"),
+        (("--temperature", "-1"), "0 (greedy), or 1e-06 or more"),
         (("--temperature", "nan"), "nan"),
         (("--temperature", "hot"), "hot"),
         (("--top-k", "0"), "1 or more"),
