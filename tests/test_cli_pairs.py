@@ -264,6 +264,18 @@ def test_what_no_font_has_is_named(phrases: Path, tmp_path: Path) -> None:
         (("train", "--dataset", PAIRS, "--set", "training.label_smoothing=1"), "from 0 to below 1"),
         (("train", "--dataset", PAIRS, "--set", "model.name.attention=generel"), "general"),
         (("train", "--dataset", PAIRS, "--set", "model.encoder=one-hot"), "one-hot needs a size"),
+        (
+            (
+                "train",
+                "--dataset",
+                PAIRS,
+                "--set",
+                "model.name=variational-autoencoder",
+                "--set",
+                "training.scheduled_sampling=0.2",
+            ),
+            "learns its latent variable from the whole target",
+        ),
         (("train", "--dataset", PAIRS, "--set", "text.unknown_threshold=99999"), "would be unknown"),
         (("train", "--dataset", f"parallel:source={EN},target={KITCHEN}"), "has 800 lines"),
     ],
@@ -276,6 +288,12 @@ def test_refusals(runs: Path, words: tuple[str, ...], message: str) -> None:
     assert found.code in (1, 2)
     assert message in found.error
     assert sorted(Path().rglob("*")) == before
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(phrases: Path) -> None:
+    text = b"the cook buys the fish today .\n"
+    plain, marked = (succeed("translate", phrases, stdin=mark + text) for mark in (b"", b"\xef\xbb\xbf"))
+    assert (marked.out, marked.err) == (plain.out, plain.err)
 
 
 @pytest.mark.parametrize(

@@ -437,6 +437,22 @@ def test_a_wide_beam_finds_the_best(seed: int, alpha: float) -> None:
     assert len({each.tokens for each in found}) == len(found)
 
 
+def test_what_the_limit_cuts_is_ranked_with_what_ended() -> None:
+    """One hypothesis ends early and is poor; of the two that the limit cuts the less likely has the likelier end."""
+    shares = {(0, 0): [0.3, 0.4, 0.3], (1, 1): [0.001, 0.9, 0.099], (1, 2): [0.001, 0.099, 0.9]}
+
+    def step(tokens: torch.Tensor, state: Any) -> tuple[torch.Tensor, None, Any]:
+        last = {1: [0.0001, 0.5, 0.4999], 2: [0.98, 0.01, 0.01], 0: [1.0, 0.0, 0.0]}
+        rows = [shares.get((int(n), t), last[t]) for n, t in zip(state[0], tokens.tolist(), strict=True)]
+        return torch.tensor(rows).log(), None, (state[0] + 1,)
+
+    found = beam_search(
+        step, (torch.zeros(1, dtype=torch.int64),), 1, width=2, end=0, max_length=2, device=torch.device("cpu")
+    )[0]
+    assert found[0].tokens == (2, 2)
+    assert len(found) == 2 and found[0].score > found[1].score
+
+
 def test_width_one_is_greedy_and_the_limit_cuts() -> None:
     table = torch.full((4, 4), -5.0)
     for before, after in ((END, 0), (0, 1), (1, 2), (2, END)):

@@ -133,7 +133,7 @@ def open_lines(source: Path | None) -> Iterator[str]:
     from rnnpipe.pipeline.requests import read_texts
 
     assert source is not None, "a file was asked for"
-    return read_texts(source)
+    return (text for _, text in read_texts(source))
 
 
 def report_mended(count: int, errors: str) -> None:

@@ -50,6 +50,8 @@ def _attention(run: Path, text: str, output: Path | None) -> None:
         if missing:
             say(f"warning: no font here has {missing}; install one that does, as Noto Sans CJK for Japanese.")
         say(f"written: {output}")
+    else:
+        say("all weights as a picture: -o attention.png")
     most = weights.argmax(1).tolist()
     rows = [(token, source[at], f"{row[at]:.2f}") for token, at, row in zip(target, most, weights, strict=True)]
     print_table([("translation", "looks at", "weight"), *rows], right=(2,))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,26 +106,16 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
 
 def _read(texts: tuple[str, ...], source: Path | None, jsonl: bool) -> Iterator[dict[str, Any]]:
     """Yield {"source": text, "id"?: ...} for each text given, or for each line of a file or of standard input."""
-    from rnnpipe.durable import read_lines
-    from rnnpipe.errors import InputError
+    from rnnpipe.pipeline.requests import read_texts
 
     if texts:
         yield from ({"source": check_text(text, f"text {number}")} for number, text in enumerate(texts, 1))
         return
-    standard = source is None or str(source) == "-"
-    if standard and sys.stdin is None:
-        raise InputError("standard input is closed; give texts as arguments or with --file F.")
-    name = "standard input" if standard else str(source)
-    with nullcontext(sys.stdin.buffer) if source is None or standard else source.open("rb") as file:
-        for number, line in enumerate(read_lines(file, name), 1):
-            try:
-                text = line.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise InputError(f"{name}, line {number}, byte {error.start}: not UTF-8; texts are UTF-8.") from None
-            if not jsonl:
-                yield {"source": text}
-            elif text.strip():
-                yield _parse(text, f"{name}, line {number}")
+    for place, text in read_texts(source or Path("-")):
+        if not jsonl:
+            yield {"source": text}
+        elif text.strip():
+            yield _parse(text, place)
 
 
 def _parse(text: str, place: str) -> dict[str, Any]:

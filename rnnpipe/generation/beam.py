@@ -24,8 +24,8 @@ class Hypothesis:
     """A way to go on: its tokens without the end, its log-probability in nats (the end's included, if it ended).
 
     score: what hypotheses are ranked by, the log-probability over length^alpha; one that was cut is ranked as if it
-    ended there. marks: what the step gave beside the
-    logits of each token, if anything. ended: by the end token; otherwise cut at the limit.
+    ended there. marks: what the step gave beside the logits of each token, if anything. ended: by the end token;
+    otherwise cut at the limit.
     """
 
     tokens: tuple[int, ...]
@@ -139,7 +139,7 @@ def _close(
     """Note the hypotheses that the limit cuts, each ranked as if it ended here."""
     for row, number in enumerate(alive):
         for beam, total in enumerate(beams.scores[row].tolist()):
-            if total > -math.inf and len(ended[number]) < len(beams.scores[row]):
+            if total > -math.inf:
                 score = (total + float(ends[row, beam])) / length**alpha
                 ended[number].append(_hypothesis(beams, row, beam, total, score, False))
 

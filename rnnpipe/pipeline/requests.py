@@ -173,14 +173,14 @@ def read_prompts(source: Path, *, jsonl: bool, skip: Callable[[str], None] | Non
             skip(str(error))
 
 
-def read_texts(source: Path) -> Iterator[str]:
-    """Yield the lines of a file; raise InputError for one that is not UTF-8."""
-    return (text for _, _, text in _decoded(source, None))
+def read_texts(source: Path) -> Iterator[tuple[str, str]]:
+    """Yield the lines of a file, each behind its place; raise InputError for one that is not UTF-8."""
+    return ((place, text) for _, place, text in _decoded(source, None))
 
 
 def _decoded(source: Path, skip: Callable[[str], None] | None) -> Iterator[tuple[int, str, str]]:
     if str(source) == "-" and sys.stdin is None:
-        raise InputError("standard input is closed; give prompts as arguments or with --file F.")
+        raise InputError("standard input is closed; give texts as arguments or with --file F.")
     name = "standard input" if str(source) == "-" else str(source)
     with nullcontext(sys.stdin.buffer) if str(source) == "-" else source.open("rb") as file:
         for number, line in enumerate(read_lines(file, name), 1):
@@ -188,7 +188,7 @@ def _decoded(source: Path, skip: Callable[[str], None] | None) -> Iterator[tuple
             try:
                 yield number, place, line.removeprefix(BOM if number == 1 else b"").decode("utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
-                message = f"{place}, byte {error.start}: not UTF-8; prompts are UTF-8."
+                message = f"{place}, byte {error.start}: not UTF-8; texts are read as UTF-8."
                 if skip is None:
                     raise InputError(message) from None
                 skip(message)
