@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import socket
-import sys
 from collections.abc import Callable
 from types import FrameType
 
@@ -17,9 +16,6 @@ from rnnpipe.serving.app import Service, build_app
 from rnnpipe.serving.limits import Limits
 
 _BACKLOG = 1024
-# For so long the event loop may keep the interpreter from the engine's thread, which asks for it at each operation of
-# the network.
-_TURN_SECONDS = 0.0002
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -83,12 +79,7 @@ class ModelServer:
         ready: called once requests are taken, with a function that asks to end.
         """
         server = _Server(self._config, lambda: ready(server.end))
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(_TURN_SECONDS)
-        try:
-            server.run(sockets=[self._listening])
-        finally:
-            sys.setswitchinterval(before)
+        server.run(sockets=[self._listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:
