@@ -250,6 +250,7 @@ def test_what_no_font_has_is_named(phrases: Path, tmp_path: Path) -> None:
         (("eval", "RUN", "--window", "3"), "is a run of pairs; --window is for runs of text"),
         (("eval", "RUN", "--beam", "3"), "--beam and --tokenize go with --metric"),
         (("eval", "RUN", "--metric", "blue"), "Did you mean 'bleu'?"),
+        (("eval", "RUN", "--metric", ""), "unknown metric ''"),
         (("eval", "RUN", "--metric", "bleu", "--tokenize", "nonne"), "unknown tokenizer 'nonne'. Did you mean 'none'?"),
         (("translate", "TEXT", "x"), "is a run of text, not of pairs"),
         (("translate", "RUN", "x", "--file", "f"), "not both"),

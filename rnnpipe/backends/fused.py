@@ -24,7 +24,7 @@ from rnnpipe.backends.hoisted import HoistedBackend
 from rnnpipe.backends.kernels.emit import Unfusible
 from rnnpipe.backends.kernels.gated import load, source
 from rnnpipe.backends.kernels.ready import interpreted, no_kernels, on_device_of
-from rnnpipe.backends.layer import Inputs, Plan
+from rnnpipe.backends.layer import Inputs, Plan, lengths_mask
 from rnnpipe.cells.base import Cell, GatedCell, State
 from rnnpipe.errors import BackendRefusal, UsageError
 
@@ -88,10 +88,7 @@ class FusedBackend:
         self, cells: Sequence[Cell], x_TBI: Tensor, states: Sequence[State], lengths: Tensor | None
     ) -> tuple[Tensor, list[State]]:
         """Run each layer over all timesteps."""
-        mask = None
-        if lengths is not None:
-            steps = torch.arange(x_TBI.shape[0], device=x_TBI.device)
-            mask = (steps[:, None] < lengths.to(x_TBI.device))[..., None]
+        mask = lengths_mask(x_TBI, lengths)
         finals = []
         for cell, state in zip(cells, states, strict=True):
             assert isinstance(cell, GatedCell), "it has not been refused"

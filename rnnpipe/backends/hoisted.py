@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rnnpipe.backends.compile import no_compiler
 from rnnpipe.backends.derive import Untraceable, tensors_of, trace_pointwise
-from rnnpipe.backends.layer import Inputs, Plan, run_compiled
+from rnnpipe.backends.layer import Inputs, Plan, lengths_mask, run_compiled
 from rnnpipe.backends.loop import LoopBackend
 from rnnpipe.backends.plain import run_plain
 from rnnpipe.cells.base import Cell, GatedCell, Gates, State
@@ -68,10 +68,7 @@ class HoistedBackend:
         """Run each layer over all timesteps."""
         if not torch.is_grad_enabled():
             return LoopBackend().run(cells, x_TBI, states, lengths)
-        mask = None
-        if lengths is not None:
-            steps = torch.arange(x_TBI.shape[0], device=x_TBI.device)
-            mask = (steps[:, None] < lengths.to(x_TBI.device))[..., None]
+        mask = lengths_mask(x_TBI, lengths)
         finals = []
         for cell, state in zip(cells, states, strict=True):
             assert isinstance(cell, GatedCell), "it has not been refused"

@@ -117,6 +117,14 @@ def _run_forward(plan: Plan, given: Inputs) -> Trace:
     return Trace(pre, states, narrow)
 
 
+def lengths_mask(x_TBI: Tensor, lengths: Tensor | None) -> Tensor | None:
+    """Return [T, B, 1], true where a sequence still goes on; None if all have their full length."""
+    if lengths is None:
+        return None
+    steps = torch.arange(x_TBI.shape[0], device=x_TBI.device)
+    return (steps[:, None] < lengths.to(x_TBI.device))[..., None]
+
+
 def by_timestep(mask: Tensor | None, T: int) -> list[tuple[Tensor, ...]]:
     """Return what each timestep's function takes of a mask: one row of it, or nothing."""
     return [()] * T if mask is None else [(step,) for step in mask.unbind(0)]

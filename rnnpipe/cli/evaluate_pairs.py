@@ -24,7 +24,7 @@ def evaluate(
 
     if metric is None and (beam is not None or tokenize is not None):
         raise click.UsageError("--beam and --tokenize go with --metric bleu,chrf.")
-    metrics = parse_metrics(metric) if metric else ()
+    metrics = parse_metrics(metric) if metric is not None else ()
     search = Search(width=beam or 5)
     evaluation = evaluate_pairs(run, part, metrics=metrics, search=search, tokenize=tokenize or "none")
     if as_json:

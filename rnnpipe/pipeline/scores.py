@@ -26,7 +26,7 @@ class Score:
 
 def parse_metrics(text: str) -> tuple[str, ...]:
     """Return the metrics in "bleu,chrf"; raise UsageError for one that there is not."""
-    names = tuple(name.strip() for name in text.split(","))
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in METRICS:
             raise unknown_name("metric", name, METRICS)
