@@ -99,6 +99,8 @@ def figure(server: Any, name: str, **headers: str) -> float:
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PROMPTS = ["", "The ki", "A pot of soup and", "x"]
+# A text that does not end by chance at its first token.
+LASTING = {"samplers": ["forbid:tokens=<doc>"]}
 HOW: dict[str, Any] = {"max_tokens": 40, "temperature": 0.9, "top_p": 0.95}
 
 
@@ -291,7 +293,8 @@ def test_a_key(run: Path) -> None:
             assert ask(server, path, Authorization="Bearer wrong")[0] == 401
             assert ask(server, path, Authorization="Bearer open-sesame", Host="any.example")[0] == 200
         with openai.OpenAI(base_url=f"{server.url}/v1", api_key="open-sesame", max_retries=0) as client:
-            assert client.completions.create(model="any", prompt="The").choices[0].text
+            assert client.models.list().data[0].id == run.name
+            assert client.completions.create(model="any", prompt="The", extra_body=LASTING).choices[0].text
         with (
             openai.OpenAI(base_url=f"{server.url}/v1", api_key="x", max_retries=0) as client,
             pytest.raises(openai.AuthenticationError),
