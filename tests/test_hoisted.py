@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from rnnpipe.backends import hoisted
 from rnnpipe.backends import layer as over_time
-from rnnpipe.backends.compile import no_compiler
+from rnnpipe.backends.compile import compile_graph, no_compiler
 from rnnpipe.backends.hoisted import HoistedBackend
 from rnnpipe.backends.loop import LoopBackend
 from rnnpipe.cells.base import Cell, GatedCell, Gates, State
@@ -414,3 +416,30 @@ def test_a_compiler_that_fails_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(4, 2, 3)
     torch.testing.assert_close(rnn(x)[0], expected(x)[0])
     assert backend.elementwise(rnn.cells(), 4, 2, ready=False) == ("plain", "the compiler fails: fatal error: omp.h")
+
+
+@needs_compiler
+@pytest.mark.parametrize("older", [False, True])
+def test_a_compiled_graph_is_kept_and_an_older_compiler_is_asked(
+    older: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._dynamo.utils import counters
+    from torch._inductor import compile_fx, config
+
+    inner, tried = compile_fx.compile_fx_inner, []
+
+    def compile_inner(*given: Any) -> Any:
+        tried.append(config.cpp.vec_isa_ok)
+        if older and config.cpp.vec_isa_ok:
+            raise RuntimeError("unrecognized command-line option '-mavx512bf16'")
+        return inner(*given)
+
+    monkeypatch.setattr(compile_fx, "compile_fx_inner", compile_inner)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    x = torch.randn(5)
+    graph = make_fx(lambda x: (torch.tanh(x) * 2,), tracing_mode="fake")(x)
+    counters.clear()
+    for _ in range(2):
+        torch.testing.assert_close(compile_graph(graph)(x)[0], torch.tanh(x) * 2)
+    assert tried == ([True, None] if older else [True]) * 2
+    assert counters["inductor"]["fxgraph_cache_hit"] == 1, "the second time, the first one's is found on disk"

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 Kernel = Callable[..., Any]  # takes the graph's tensors, one after the other
 
@@ -36,17 +38,31 @@ def compile_graph(graph: GraphModule) -> Kernel:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # inductor's own, about torch's own
+        from torch._guards import TracingContext, tracing
         from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx_inner
+        from torch._inductor.cpu_vec_isa import valid_vec_isa_list
         from torch._inductor.decomposition import select_decomp_table
 
+        # Without something that knows of symbolic shapes, of which there are none, inductor keeps no graph on disk.
+        fake = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
         with torch.no_grad():
-            lowered = make_fx(graph, select_decomp_table(), tracing_mode="fake")(*_inputs(graph))
+            inputs = _inputs(graph, fake)
+            lowered = make_fx(graph, select_decomp_table(), tracing_mode="fake")(*inputs)
         # In this process: a pool of workers takes longer to start than two kernels to compile.
-        with config.patch(compile_threads=1):
-            compiled = compile_fx_inner(lowered, _inputs(lowered))
+        with config.patch(compile_threads=1), tracing(TracingContext(fake)):
+            try:
+                # Inductor tries the compiler on each vector instruction set first, which takes a second in every
+                # process, even where all is on disk: the processor's own word is taken for it.
+                with config.patch({"cpp.vec_isa_ok": True}):
+                    compiled = compile_fx_inner(lowered, inputs)
+            except Exception:  # as of a compiler that is older than the processor
+                valid_vec_isa_list.cache_clear()
+                compiled = compile_fx_inner(lowered, inputs)
     return lambda *tensors: compiled(list(tensors))
 
 
-def _inputs(graph: GraphModule) -> list[Tensor]:
-    return [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+def _inputs(graph: GraphModule, mode: FakeTensorMode) -> list[Tensor]:
+    known = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+    with mode:
+        return [torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device) for t in known]
