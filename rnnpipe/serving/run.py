@@ -12,8 +12,9 @@ import uvicorn
 
 from rnnpipe.errors import InputError
 from rnnpipe.pipeline.reading import Opened
-from rnnpipe.serving.app import Service, build_app
+from rnnpipe.serving.app import build_app
 from rnnpipe.serving.limits import Limits
+from rnnpipe.serving.service import Service
 
 _BACKLOG = 1024
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
