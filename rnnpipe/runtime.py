@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import random
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,6 +75,14 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 def processor_name() -> str:
     """Return the processor's name and instruction set, as far as they decide the bits of a product."""
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's generators for a block, and put them back behind it to where they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def seed_everything(seed: int) -> None:

@@ -62,6 +62,8 @@ class StandsStill(EncoderDecoder):
 class ReadsPadding(EncoderDecoder):
     """The padding of a source counts as its tokens, in `forward` and in `step`."""
 
+    attends = False
+
     def forward(self, source: Tensor, lengths: Tensor, target: Tensor) -> tuple[Tensor, None]:
         return super().forward(source, torch.full_like(lengths, len(source)), target)
 
@@ -71,6 +73,12 @@ class ReadsPadding(EncoderDecoder):
     def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, None, DecoderState]:
         logits, _, following = super().step(tokens, state)
         return logits, None, following
+
+
+class Boundless(EncoderDecoder):
+    """Variational by its word alone."""
+
+    variational = True
 
 
 class Unfilled(EncoderDecoder):
@@ -123,6 +131,7 @@ WRONG: dict[str, Any] = {
     "shapes": TooWide,
     "step by step": StandsStill,
     "padding": ReadsPadding,
+    "bound": Boundless,
     "determinism": Unfilled,
     "dropout": NeverDrops,
     "gradients": Idle,

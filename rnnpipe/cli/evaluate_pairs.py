@@ -42,9 +42,16 @@ def print_pair_evaluation(evaluation: PairEvaluation) -> None:
     loss = evaluation.loss
     source, target = evaluation.unknown_rate
     click.echo(f"{evaluation.part} part, {evaluation.pairs:,} pairs, step {evaluation.step}:")
+    bound = "" if loss.divergence is None else "at most "
     click.echo(
-        f"  loss {loss.nats:.4f} nats a target token, perplexity {loss.perplexity:,.2f} ({loss.tokens:,} tokens)"
+        f"  loss {bound}{loss.nats:.4f} nats a target token, perplexity {bound}{loss.perplexity:,.2f} "
+        f"({loss.tokens:,} tokens)"
     )
+    if loss.divergence is not None:
+        click.echo(
+            f"    of these {loss.reconstruction:.4f} for the target once the latent variable is drawn, "
+            f"{loss.divergence:.4f} for the variable (KL divergence)"
+        )
     click.echo(f"  unknown: {source:.3%} of the source, {target:.3%} of the target")
     share = evaluation.in_train / evaluation.pairs
     click.echo(

@@ -61,8 +61,10 @@ class Autoencoder(VectorModel):
 class VariationalAutoencoder(Autoencoder):
     """A code that is drawn: z ~ N(m(e), v(e)), at the cost of KL(N(m, v) || N(0, 1)) nats a text (Bowman et al. 2016).
 
-    The mean stands for the code where nothing is trained. anneal_steps: over how many steps that cost comes in.
+    The mean stands for the code where the text is not known. anneal_steps: over how many steps that cost comes in.
     """
+
+    variational = True
 
     def __init__(
         self, parts: PairParts, *, code_size: int = 64, word_dropout: float = 0.0, anneal_steps: int = 1000
@@ -75,7 +77,7 @@ class VariationalAutoencoder(Autoencoder):
         return GaussianLayer(size, code_size)
 
     def encode(self, source: Tensor, lengths: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return codes, drawn in training, and then what they cost."""
+        """Return codes, drawn where the target is known, and then what they cost."""
         codes = self.code(self.summarise(source, lengths))
         if target is None:
             return codes.mean, None

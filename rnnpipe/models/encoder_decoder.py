@@ -58,6 +58,11 @@ class EncoderDecoder(PairModel):
         """Return the decoder."""
         return self.decoder
 
+    @property
+    def attends(self) -> bool:
+        """Say whether there is attention."""
+        return self.attention is not None
+
     def recurrents(self) -> list[Recurrent]:
         """Return encoder and decoder."""
         return [self.encoder, self.decoder]

@@ -72,9 +72,12 @@ class HRED(_Dialogue):
 class VHRED(_Dialogue):
     """HRED whose decoder also reads z, a latent variable of the whole reply (Serban et al. 2017).
 
-    In training z ~ q(z | context, reply) at the cost of KL(q || p); elsewhere the mean of the prior p(z | context)
-    stands for it. latent_size: how many numbers z has. anneal_steps: over how many steps the cost comes in.
+    In training z ~ q(z | context, reply) at the cost of KL(q || p); where there is no reply yet the mean of the prior
+    p(z | context) stands for it. latent_size: how many numbers z has. anneal_steps: over how many steps the cost comes
+    in.
     """
+
+    variational = True
 
     def __init__(
         self, parts: PairParts, *, separator: str = "|", latent_size: int = 32, anneal_steps: int = 1000

@@ -55,7 +55,7 @@ def divergence(q: Gaussian, p: Gaussian | None = None) -> Tensor:
 class Annealing(nn.Module):
     """The weight of the divergence: it grows from near 0 to 1 over so many training steps (Bowman et al. 2016, 3.1).
 
-    The count is a buffer, so that a training that is resumed goes on where it was.
+    Outside training it is 1. The count is a buffer, so that a training that is resumed goes on where it was.
     """
 
     steps: Tensor
@@ -68,6 +68,8 @@ class Annealing(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, cost: Tensor) -> Tensor:
-        """Return the cost times the weight of this step, and count the step."""
+        """Return the cost times the weight of this step of training, which is counted; outside it, the whole cost."""
+        if not self.training:
+            return cost
         self.steps += 1
         return cost * (self.steps / self.length).clamp(max=1.0).to(cost.dtype) if self.length else cost

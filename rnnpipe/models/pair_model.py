@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -48,10 +48,12 @@ class PairModel(Model):
 
     With `tied` the readout has the target embedding's weight (Press & Wolf 2017), and with a joint dictionary both
     sides have one embedding. A subclass defines `forward`, `begin`, `step` and `recurrents`, and leaves the readout as
-    it is: a linear layer behind dropout, whose loss in training is computed with its gradient (`readout_loss`).
+    it is: a linear layer behind dropout, whose loss in training is computed with its gradient (`readout_loss`). One
+    with attention says so by `attends`, one with a latent variable is `variational` and defines `bound`.
     """
 
     reads = "pairs"
+    variational: ClassVar[bool] = False
 
     def __init__(self, parts: PairParts) -> None:
         super().__init__()
@@ -77,6 +79,21 @@ class PairModel(Model):
         to be added to the sum of the batch's losses, in nats, or None.
         """
         raise NotImplementedError
+
+    @property
+    def attends(self) -> bool:
+        """Say whether `step` gives attention."""
+        return False
+
+    def bound(self, source: Tensor, lengths: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return what `forward` does, such that losses and addend are no less than -log p(target | source).
+
+        It is what evaluation takes, in nats. Without a latent variable there is no addend, and they are equal to it. A
+        variational model draws its variable z given the target, and adds KL(q(z | target, source) || p(z | source))
+        whole: the expected sum is a bound (Kingma & Welling 2014, eq. 2). At the mean of z it would be none.
+        """
+        features, extra = self(source, lengths, target)
+        return features, extra
 
     def begin(self, source: Tensor, lengths: Tensor) -> DecoderState:
         """Return the state before the first target token, for a source as `forward` takes it."""

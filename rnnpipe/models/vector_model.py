@@ -34,13 +34,19 @@ class VectorModel(PairModel):
     def encode(self, source: Tensor, lengths: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return vectors [B, Z] for sources [S, B], and what is to be added to the sum of the losses, or None.
 
-        target: [T, B] in training, None where it is not known.
+        target: [T, B] where it is known, in training and for a bound, otherwise None.
         """
         raise NotImplementedError
 
     def forward(self, source: Tensor, lengths: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return features [T, B, E] behind each target token; a subclass sees the target in training only."""
-        vector, extra = self.encode(source, lengths, target if self.training else None)
+        """Return features [T, B, E] behind each target token; the vector knows of the target in training only."""
+        return self._read(target, *self.encode(source, lengths, target if self.training else None))
+
+    def bound(self, source: Tensor, lengths: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return features as in training, and the whole cost of the vector."""
+        return self._read(target, *self.encode(source, lengths, target))
+
+    def _read(self, target: Tensor, vector: Tensor, extra: Tensor | None) -> tuple[Tensor, Tensor | None]:
         embedded = self.embed_target(target)
         beside = vector.to(embedded.dtype).expand(len(target), -1, -1)
         outputs, _ = self.decoder(torch.cat((embedded, beside), -1), self.bridge(vector, self.decoder))

@@ -18,7 +18,6 @@ from rnnpipe.errors import BackendRefusal, SlowBackend, UsageError, did_you_mean
 from rnnpipe.models.base import Model
 from rnnpipe.models.initializers import KINDS, initialize
 from rnnpipe.models.language_model import LanguageModel
-from rnnpipe.models.latent import Annealing
 from rnnpipe.models.pair_model import PairModel, PairParts
 from rnnpipe.models.recurrent import Recurrent
 from rnnpipe.models.sequence_model import SequenceModel
@@ -163,7 +162,7 @@ def check_pair_names(config: Config, sizes: PairSizes, source_ids: Mapping[str, 
     """Raise UsageError where `check_names` does, for a dataset of pairs."""
     check_training_names(config)
     model = build_pair_model(config, sizes, source_ids)
-    if config.training.scheduled_sampling and any(isinstance(part, Annealing) for part in model.modules()):
+    if config.training.scheduled_sampling and model.variational:
         raise UsageError(
             f"training.scheduled_sampling={config.training.scheduled_sampling}: model.name={config.model.name.name} "
             "learns its latent variable from the whole target, which the decoder would not read then; it takes 0."

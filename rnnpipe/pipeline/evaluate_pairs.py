@@ -16,23 +16,22 @@ from rnnpipe.pipeline.kind import build_dataset
 from rnnpipe.pipeline.pair_material import PairData, load_pairs
 from rnnpipe.pipeline.runs import PairRun
 from rnnpipe.pipeline.scores import Score, check_scoring, score
-from rnnpipe.training.evaluate import Loss
-from rnnpipe.training.pair_objective import pair_loss
+from rnnpipe.training.pair_objective import PairLoss, pair_loss
 
 
 @dataclass(frozen=True)
 class PairEvaluation:
     """What a run scores on a part.
 
-    loss: of every target token with the true ones before it, the end included. unknown_rate: the share of unknown
-    tokens, of the source and of the target. in_train: how many of the sources also stand in the training part.
-    scores: of translations by `search`, which took so many seconds.
+    loss: of every target token with the true ones before it, the end included, or a bound of it. unknown_rate: the
+    share of unknown tokens, of the source and of the target. in_train: how many of the sources also stand in the
+    training part. scores: of translations by `search`, which took so many seconds.
     """
 
     part: str
     step: int
     pairs: int
-    loss: Loss
+    loss: PairLoss
     unknown_rate: tuple[float, float]
     in_train: int
     search: Search | None = None
@@ -49,6 +48,9 @@ class PairEvaluation:
             "loss_nats": self.loss.nats,
             "perplexity": self.loss.perplexity,
             "tokens": self.loss.tokens,
+            "bound": None
+            if self.loss.divergence is None
+            else {"reconstruction_nats": self.loss.reconstruction, "divergence_nats": self.loss.divergence},
             "unknown_rate": {"source": self.unknown_rate[0], "target": self.unknown_rate[1]},
             "overlap": {"sources_in_train": self.in_train, "share": self.in_train / self.pairs},
         }

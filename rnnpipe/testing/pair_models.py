@@ -19,7 +19,7 @@ from rnnpipe.models.recurrent import Recurrent
 from rnnpipe.testing.any_model import determinism, dropout, save_and_load
 from rnnpipe.testing.modules import expect_every_gradient
 from rnnpipe.testing.report import Check, Failure
-from rnnpipe.testing.tensors import describe, expect_near, expect_shape
+from rnnpipe.testing.tensors import describe, expect_near, expect_same, expect_shape
 from rnnpipe.testing.things import attempt, build, in_order, require_reachable, seeded, seeded_check
 
 SOURCE, V = 9, 11  # ids of each side; the last but one is the boundary
@@ -38,6 +38,7 @@ def checks(thing: Any, options: Mapping[str, Any]) -> list[Check]:
         "shapes": shapes,
         "step by step": step_by_step,
         "padding": padding,
+        "bound": bound,
         "determinism": determinism,
         "dropout": dropout,
         "gradients": gradients,
@@ -132,6 +133,8 @@ def step_by_step(subject: _Subject) -> str:
             for tokens in target:
                 logits, weights, state = model.step(tokens, state)
                 steps.append(logits)
+                if model.attends != (weights is not None):
+                    raise Failure(f"attention as `attends`, {model.attends}, says", describe(weights), case)
                 if weights is None:
                     continue
                 expect_shape("attention", weights, (B, S), torch.float64, case)
@@ -157,6 +160,21 @@ def padding(subject: _Subject) -> str:
                 found.append((f"logits of row {row}", together[:, row], model.read_out(alone)[:, 0]))
         largest = max(largest, expect_near(found, "those of that row alone", case))
     return f"largest difference {largest:.1e}"
+
+
+def bound(subject: _Subject) -> str:
+    """What evaluation takes: of a variational model features and a divergence, of any other what `forward` gives."""
+    model = subject.build()
+    for S, T, B in SIZES:
+        given, case = _pairs(S, T, B), f"S={S}, T={T}, B={B}"
+        with torch.no_grad(), attempt("features and divergence", case):
+            (plain, _), (features, extra) = model(*given), model.bound(*given)
+            expect_shape("features", features, tuple(plain.shape), torch.float64, case)
+        if not model.variational:
+            expect_same([("features of `bound`", features, plain)], "those of `forward`", case)
+        if model.variational == (extra is None) or (extra is not None and (extra.dim() or not float(extra) >= 0)):
+            raise Failure("one number from 0 up" if model.variational else "no addend", describe(extra), case)
+    return "a divergence" if model.variational else "the loss itself"
 
 
 def gradients(subject: _Subject) -> str:

@@ -16,12 +16,27 @@ from rnnpipe.data.pairs import PairBatch, Pairs, batches_per_epoch, make_batch, 
 from rnnpipe.data.windows import Cursor
 from rnnpipe.models.pair_model import PairModel
 from rnnpipe.models.recurrent import States
-from rnnpipe.runtime import autocast
+from rnnpipe.runtime import autocast, seeded
 from rnnpipe.training.evaluate import Loss, evaluating
 from rnnpipe.training.objective import Evaluated, Units
 from rnnpipe.training.readout_loss import readout_loss
 
 _BATCH_PAIRS = 64  # of one evaluation batch
+
+
+@dataclass(frozen=True)
+class PairLoss(Loss):
+    """The loss of `tokens` target tokens; of a variational model an upper bound of it.
+
+    divergence: the nats a token that a latent variable costs among those of the bound; None if there is none.
+    """
+
+    divergence: float | None = None
+
+    @property
+    def reconstruction(self) -> float:
+        """Return the nats a token that the target costs, once the latent variable is known."""
+        return self.nats - (self.divergence or 0.0)
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,7 @@ class PairObjective:
         return {}
 
     def evaluate(self, model: PairModel, device: torch.device, precision: str) -> Evaluated | None:
-        """Return the loss of the validation part, not smoothed, and its perplexity."""
+        """Return the loss of the validation part, not smoothed, or its bound, and the perplexity."""
         if self.valid is None:
             return None
         found = pair_loss(model, self.valid, self.source_end, self.target_end, device, precision)
@@ -121,16 +136,19 @@ def _inside(batch: PairBatch) -> Tensor:
 @torch.no_grad()
 def pair_loss(
     model: PairModel, pairs: Pairs, source_end: int, target_end: int, device: torch.device, precision: str
-) -> Loss:
-    """Return the loss of all target tokens of a part."""
+) -> PairLoss:
+    """Return the loss of all target tokens of a part, or the bound of it (`PairModel.bound`).
+
+    What a variational model draws is the same each time, and leaves the random generators where they were.
+    """
     order = np.lexsort((pairs.source.lengths, pairs.target.lengths))
-    total, count = 0.0, 0
-    with evaluating(model), autocast(device, precision):
+    right, divergence, count = 0.0, 0.0, 0
+    with evaluating(model), autocast(device, precision), seeded(0, device):
         for first in range(0, len(order), _BATCH_PAIRS):
             batch = make_batch(pairs, order[first : first + _BATCH_PAIRS], source_end, target_end).to(device)
-            features, extra = target_features(model, batch)
-            logits = model.read_out(features).float()
-            total += F.cross_entropy(logits, wanted(batch), reduction="sum").item()
-            total += 0.0 if extra is None else float(extra)
+            features, extra = model.bound(batch.source, batch.source_lengths, batch.target[:-1])
+            logits = model.read_out(features[_inside(batch)]).float()
+            right += F.cross_entropy(logits, wanted(batch), reduction="sum").item()
+            divergence += 0.0 if extra is None else float(extra)
             count += batch.items
-    return Loss(total / count, count)
+    return PairLoss((right + divergence) / count, count, divergence / count if model.variational else None)

@@ -1,0 +1,168 @@
+"""The models of pairs: the bound of variational ones, and the Transformer's attention step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rnnpipe.config import TrainingConfig
+from rnnpipe.data.pairs import Pairs, make_batch, side_of
+from rnnpipe.models.autoencoder import VariationalAutoencoder
+from rnnpipe.models.encoders import Embedding
+from rnnpipe.models.hierarchical import VHRED
+from rnnpipe.models.latent import divergence
+from rnnpipe.models.pair_model import PairModel, PairParts
+from rnnpipe.models.recurrent import Recurrent
+from rnnpipe.models.transformer import Transformer
+from rnnpipe.training.pair_objective import PairLoss, PairObjective, pair_loss, target_features, wanted
+
+END = 9  # of both sides
+CPU = torch.device("cpu")
+
+
+def parts(**changes: Any) -> PairParts:
+    sizes: dict[str, Any] = {
+        "source_size": END + 2,
+        "target_size": END + 2,
+        "joint": False,
+        "source_id": lambda token: 0,
+        "embed": lambda size: Embedding(size, size=6, std=0.5),
+        "recur": lambda inputs, hidden, both: Recurrent("gru", inputs, hidden or 8, bidirectional=both),
+        "hidden_size": 8,
+        "num_layers": 1,
+        "dropout": 0.0,
+        "tied": False,
+        **changes,
+    }
+    return PairParts(**sizes)
+
+
+def pairs_of(*texts: list[int]) -> Pairs:
+    sides = [side_of([np.array(text, np.uint32) for text in texts]) for _ in range(2)]
+    return Pairs(*sides)
+
+
+def loss_of(model: PairModel, pairs: Pairs) -> PairLoss:
+    return pair_loss(model, pairs, END, END, CPU, "float32")
+
+
+# --- the bound of variational models ---
+
+
+TEXTS = ([1, 2, 3], [4], [7, 7, 0, 5, 2])
+
+
+@pytest.fixture(scope="module")
+def learnt() -> VariationalAutoencoder:
+    """Return a model in float64 whose code, one number, has learnt to tell the texts apart, whatever that costs."""
+    torch.manual_seed(0)
+    model = VariationalAutoencoder(parts(), code_size=1).double()
+    batch = make_batch(pairs_of(*TEXTS), np.arange(len(TEXTS)), END, END)
+    optimizer = torch.optim.Adam(model.parameters(), 0.02)
+    for _ in range(150):
+        optimizer.zero_grad()
+        features, _ = target_features(model, batch)
+        F.cross_entropy(model.read_out(features), wanted(batch)).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return model.eval()
+
+
+@torch.no_grad()
+def exact_nats(model: VariationalAutoencoder, text: list[int]) -> float:
+    """Return -log of the integral of p(z) p(text | z) over z."""
+    z = torch.linspace(-9, 9, 1201, dtype=torch.float64)[:, None]
+    batch = make_batch(pairs_of(text), np.array([0]), END, END)
+    features, _ = model._read(batch.target[:-1].expand(-1, len(z)), z, None)
+    shares = model.read_out(features).log_softmax(-1)
+    given = shares.gather(-1, batch.target[1:].expand(-1, len(z))[..., None]).sum((0, 2))
+    prior = torch.distributions.Normal(0.0, 1.0).log_prob(z[:, 0])
+    return -float((given + prior + torch.log(z[1, 0] - z[0, 0])).logsumexp(0))
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=str)
+def test_the_loss_of_a_variational_model_is_no_less_than_that_of_the_text(
+    learnt: VariationalAutoencoder, text: list[int]
+) -> None:
+    """Against the integral over a latent variable of one number; the loss at its mean alone would be less."""
+    model, exact = learnt, exact_nats(learnt, text)
+    found = loss_of(model, pairs_of(*[text] * 512))
+    tokens = len(text) + 1
+    assert found.nats * tokens > exact
+    batch = make_batch(pairs_of(text), np.array([0]), END, END)
+    with torch.no_grad():
+        features, _ = target_features(model, batch)
+        at_the_mean = float(F.cross_entropy(model.read_out(features), wanted(batch), reduction="sum"))
+        assert at_the_mean < exact
+        cost = float(divergence(model.code(model.summarise(batch.source, batch.source_lengths))))
+    assert found.divergence == pytest.approx(cost / tokens)
+    assert found.reconstruction + cost / tokens == pytest.approx(found.nats)
+
+
+@pytest.mark.parametrize(("kind", "options"), [(VariationalAutoencoder, {"code_size": 3}), (VHRED, {"latent_size": 3})])
+def test_evaluation_takes_the_whole_divergence_and_leaves_training_as_it_was(kind: Any, options: Any) -> None:
+    """However far annealing is; and it is the loss by which the best checkpoint is chosen."""
+    torch.manual_seed(3)
+    model = kind(parts(), **options, anneal_steps=1000).double().train()
+    pairs = pairs_of([1, 2, 3], [4], [5, 6])
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = loss_of(model, pairs)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert int(model.annealing.steps) == 0 and model.training
+    torch.manual_seed(6)
+    model.annealing.steps += 700
+    assert loss_of(model, pairs) == first, "what is drawn is the same each time"
+    assert first.divergence is not None and first.divergence > 0.01
+    evaluated = PairObjective(pairs, pairs, END, END, TrainingConfig(), 0).evaluate(model, CPU, "float32")
+    assert evaluated is not None and evaluated.loss == first.nats
+
+
+# --- the Transformer ---
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_attention_of_a_step_is_that_of_torchs_module(layers: int, norm_first: bool) -> None:
+    """The last layer's mean over heads, as `need_weights` gives it; the logits are those of the target read at once."""
+    torch.manual_seed(0)
+    model = Transformer(parts(num_layers=layers), heads=4, norm_first=norm_first).double().eval()
+    source, lengths = torch.randint(END, (5, 3)), torch.tensor([5, 1, 3])
+    target = torch.randint(END, (7, 3))
+    found: list[Tensor] = []
+    last = model._layers()[-1].multihead_attn
+    last.register_forward_pre_hook(
+        lambda module, given, named: (given, {**named, "need_weights": True}), with_kwargs=True
+    )
+    last.register_forward_hook(lambda module, given, results: found.append(results[1]))
+    with torch.no_grad():
+        whole = model.read_out(model(source, lengths, target)[0])
+        state = model.begin(source, lengths)
+        for place, tokens in enumerate(target):
+            logits, weights, state = model.step(tokens, state)
+            torch.testing.assert_close(logits, whole[place])
+            torch.testing.assert_close(weights, found[0][:, place])
+    assert model.attends
+    assert torch.equal(weights[1], torch.tensor([1.0, 0, 0, 0, 0]).double()), "one token, the rest is padding"
+
+
+def test_scheduled_sampling_drops_within_the_step_too() -> None:
+    torch.manual_seed(0)
+    model = Transformer(parts(dropout=0.5), heads=2).double()
+    source, lengths = torch.randint(END, (5, 3)), torch.tensor([5, 1, 3])
+
+    def logits() -> Tensor:
+        state = model.begin(source, lengths)
+        found = []
+        for _ in range(2):
+            after, _, state = model.step(torch.zeros(3, dtype=torch.int64), state)
+            found.append(after)
+        return torch.stack(found)
+
+    assert not torch.equal(logits(), logits())
+    logits().sum().backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in model.parameters())
