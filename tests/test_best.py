@@ -35,7 +35,9 @@ def enumerated(reader: Reader, prompt: str, alpha: float) -> list[tuple[float, f
                 logits = reader.model(torch.tensor([[n] for n in (*read, *text)]))[0][:, 0].log_softmax(-1)
             steps = [float(row[n]) for row, n in zip(logits[len(read) - 1 :], (*text, end), strict=True)]
             score = math.fsum(steps) / (length + 1) ** alpha
-            total = math.fsum(steps if length < LONGEST else steps[:-1])  # what is cut has not ended
+            allowed = logits[-1, [*ids, end]]
+            ended = length < LONGEST or bool(logits[-1, end] >= allowed.max())
+            total = math.fsum(steps if ended else steps[:-1])  # what is cut has not ended
             found.append((score, total, tuple(map(reader.vocabulary.token, text))))
     return sorted(found, key=lambda each: -each[0])
 

@@ -221,6 +221,14 @@ def test_long_texts_and_cut_translations_are_reported(phrases: Path) -> None:
     assert len(result.out.split()) == 3
 
 
+def test_a_translation_that_is_whole_at_the_limit_is_not_cut(phrases: Path) -> None:
+    whole = succeed("translate", phrases, SENTENCES[0], "--jsonl").jsonl()
+    assert len(whole[0]["translations"][0]["tokens"]) == 7
+    assert succeed("translate", phrases, SENTENCES[0], "--jsonl", "--max-length", "7").jsonl() == whole
+    assert "cut" not in succeed("translate", phrases, SENTENCES[0], "--max-length", "7").err
+    assert "cut at 6 tokens" in succeed("translate", phrases, SENTENCES[0], "--max-length", "6").err
+
+
 def test_the_attention_of_a_translation(phrases: Path) -> None:
     result = succeed("plot", phrases, "--attention", "does the child see the boat ?", "-o", "attention.png")
     assert Path("attention.png").read_bytes().startswith(b"\x89PNG")

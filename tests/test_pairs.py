@@ -21,7 +21,7 @@ from rnnpipe.data.pairs import PairBatch, Pairs, batches_per_epoch, make_batch, 
 from rnnpipe.data.parallel import Parallel
 from rnnpipe.data.windows import Cursor
 from rnnpipe.errors import InputError, UsageError
-from rnnpipe.generation.beam import beam_search, take_rows
+from rnnpipe.generation.beam import Hypothesis, beam_search, take_rows
 from rnnpipe.generation.translate import Search, Side, Translator, cut_batches
 from rnnpipe.models.encoder_decoder import EncoderDecoder
 from rnnpipe.models.encoders import Embedding
@@ -414,27 +414,74 @@ def table_step(table: Tensor) -> Any:
     return step
 
 
-def best_by_enumeration(table: Tensor, max_length: int, alpha: float) -> tuple[int, ...]:
+def enumerated(table: Tensor, max_length: int, alpha: float) -> dict[tuple[int, ...], Hypothesis]:
+    """Return every text of three tokens with its end; at the limit it has ended only if no token is likelier."""
     shares = table.double().log_softmax(-1)
-    scored = []
+    found = {}
     for length in range(max_length + 1):
         for tokens in itertools.product(range(3), repeat=length):
-            path = (END, *tokens, END)
-            total = sum(float(shares[a, b]) for a, b in itertools.pairwise(path))
-            scored.append((total / (length + 1) ** alpha, tokens))
-    return max(scored)[1]
+            before = (END, *tokens)
+            total = sum(float(shares[a, b]) for a, b in itertools.pairwise(before))
+            end = float(shares[before[-1], END])
+            ended = length < max_length or end >= float(shares[before[-1]].max())
+            score = (total + end) / (length + 1) ** alpha
+            found[tokens] = Hypothesis(tokens, total + end if ended else total, score, ended, before[:-1])
+    return found
+
+
+def plain_beam(
+    every: dict[tuple[int, ...], Hypothesis], table: Tensor, width: int, max_length: int
+) -> list[Hypothesis]:
+    """Return what a beam of texts keeps, one text at a time, best first."""
+    shares = table.double().log_softmax(-1)
+    beams: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    done: list[tuple[int, ...]] = []
+    for _ in range(max_length):
+        following = [(s + float(shares[t[-1] if t else END, n]), (*t, n)) for s, t in beams for n in range(4)]
+        following.sort(reverse=True)
+        done += [tokens[:-1] for _, tokens in following[:width] if tokens[-1] == END][: width - len(done)]
+        beams = [(total, tokens) for total, tokens in following if tokens[-1] != END][:width]
+        if len(done) == width:
+            beams = []
+            break
+    found = [every[tokens] for tokens in (*done, *(tokens for _, tokens in beams))]
+    return sorted(found, key=lambda each: -each.score)[:width]
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
-def test_a_wide_beam_finds_the_best(seed: int, alpha: float) -> None:
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 150])
+@pytest.mark.parametrize("longest", [1, 2, 4])
+def test_a_beam_against_all_texts(seed: int, alpha: float, width: int, longest: int) -> None:
+    """Whole and cut, each text has its own score; a beam keeps what a plain one does, a wide one finds the best."""
     table = torch.randn(4, 4, generator=torch.Generator().manual_seed(seed)) * 2
+    every = enumerated(table, longest, alpha)
     found = beam_search(
-        table_step(table), (), 1, width=150, end=END, max_length=4, alpha=alpha, device=torch.device("cpu")
+        table_step(table), (), 1, width=width, end=END, max_length=longest, alpha=alpha, device=torch.device("cpu")
     )[0]
-    assert found[0].tokens == best_by_enumeration(table, 4, alpha)
-    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+    # Texts of the same steps in another order score the same: their scores are compared, each text with its own.
+    expected = [each.score for each in plain_beam(every, table, width, longest)]
+    assert [each.score for each in found] == pytest.approx(expected)
     assert len({each.tokens for each in found}) == len(found)
+    for one in found:
+        other = every[one.tokens]
+        assert (one.ended, one.marks) == (other.ended, other.marks)
+        assert (one.score, one.log_probability) == pytest.approx((other.score, other.log_probability))
+    if width == 150:
+        assert found[0].tokens == max(every.values(), key=lambda each: each.score).tokens
+
+
+def test_a_text_that_is_whole_at_the_limit_has_ended() -> None:
+    table = torch.full((4, 4), -5.0)
+    for before, after in ((END, 0), (0, 1), (1, 2), (2, END)):
+        table[before, after] = 5.0
+    options: dict[str, Any] = {"end": END, "device": torch.device("cpu")}
+    for width in (1, 2):
+        exact, roomy, cut = (
+            beam_search(table_step(table), (), 1, width=width, max_length=n, **options)[0][0] for n in (3, 9, 2)
+        )
+        assert exact == roomy and exact.ended and exact.tokens == (0, 1, 2)
+        assert not cut.ended and len(cut.tokens) <= 2
 
 
 def test_what_the_limit_cuts_is_ranked_with_what_ended() -> None:

@@ -24,8 +24,8 @@ class Hypothesis:
     """A way to go on: its tokens without the end, its log-probability in nats (the end's included, if it ended).
 
     score: what hypotheses are ranked by, the log-probability over length^alpha; one that was cut is ranked as if it
-    ended there. marks: what the step gave beside the logits of each token, if anything. ended: by the end token;
-    otherwise cut at the limit.
+    ended there. marks: what the step gave beside the logits of each token, if anything.
+    ended: by the end token; otherwise cut at the limit, where another token was likelier than the end.
     """
 
     tokens: tuple[int, ...]
@@ -58,8 +58,9 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Return the best hypotheses of each row, at most `width`, best first; every row begins by reading `end`.
 
-    A row is done once `width` hypotheses have ended, at `max_length` tokens otherwise; it then leaves the batch. Width
-    1 is greedy search. alpha: the exponent of the length, the end counted, by which log-probabilities are divided (0:
+    A row is done once `width` hypotheses have ended, at `max_length` tokens otherwise; it then leaves the batch. Of
+    those that have come to the limit, the ones whose likeliest next token is the end have ended, the others are cut.
+    Width 1 is greedy search. alpha: the exponent of the length, the end counted, by which log-probabilities are divided (0:
     not at all). Scores are added in float64, so that they do not depend on their order.
     """
     ended: list[list[Hypothesis]] = [[] for _ in range(rows)]
@@ -75,7 +76,9 @@ def beam_search(
         shares = logits.double().log_softmax(-1)
         shares[:, list(banned)] = -math.inf
         if length > max_length:  # only an end has room
-            _close(beams, shares[:, end].view(-1, width), alive.tolist(), ended, length, alpha)
+            ends = shares[:, end]
+            likeliest = ends >= shares.amax(-1)
+            _close(beams, ends.view(-1, width), likeliest.view(-1, width), alive.tolist(), ended, length, alpha)
             break
         count = len(alive)
         totals = (beams.scores.view(-1, 1) + shares).view(count, -1)
@@ -134,14 +137,24 @@ def _collect(
 
 
 def _close(
-    beams: _Beams, ends: Tensor, alive: Sequence[int], ended: list[list[Hypothesis]], length: int, alpha: float
+    beams: _Beams,
+    ends: Tensor,
+    likeliest: Tensor,
+    alive: Sequence[int],
+    ended: list[list[Hypothesis]],
+    length: int,
+    alpha: float,
 ) -> None:
-    """Note the hypotheses that the limit cuts, each ranked as if it ended here."""
+    """Note the hypotheses that have come to the limit, ranked with their ends, log-probabilities [B, K].
+
+    likeliest: [B, K], where the end is the likeliest next token: there a hypothesis has ended.
+    """
     for row, number in enumerate(alive):
         for beam, total in enumerate(beams.scores[row].tolist()):
             if total > -math.inf:
-                score = (total + float(ends[row, beam])) / length**alpha
-                ended[number].append(_hypothesis(beams, row, beam, total, score, False))
+                whole, ends_here = total + float(ends[row, beam]), bool(likeliest[row, beam])
+                found = _hypothesis(beams, row, beam, whole if ends_here else total, whole / length**alpha, ends_here)
+                ended[number].append(found)
 
 
 def _hypothesis(beams: _Beams, row: int, beam: int, total: float, score: float, ended: bool) -> Hypothesis:
