@@ -80,7 +80,7 @@ def test_new_sentences_are_translated(phrases: Path) -> None:
     assert bleu["metric"] == "bleu" and bleu["value"] > 60
     assert "tok:none" in bleu["signature"]
     assert chrf["metric"] == "chrf" and chrf["value"] > 60
-    assert found["perplexity"] < 2
+    assert found["perplexity"] < 2 and found["bound"] is None
 
 
 def test_training_resumes_to_the_same_bits(tmp_path: Path) -> None:
@@ -161,6 +161,18 @@ def test_models_of_one_vector_learn_from_the_source(
     true, wrong = (pair_loss(run.model, each, *ends) for each in (pairs, others))
     assert true.perplexity < 3
     assert wrong.nats > 1.25 * true.nats, "what is written depends on what was read"
+
+
+def test_the_loss_of_a_variational_model_is_told_as_a_bound(tmp_path: Path) -> None:
+    few = small(training__epochs=0, training__max_steps=2, model__name="variational-autoencoder")
+    succeed("train", "--dataset", SAME, "-o", "run", *few)
+    found = succeed("eval", "run", "--json").json()
+    bound = found["bound"]
+    assert bound["reconstruction_nats"] + bound["divergence_nats"] == pytest.approx(found["loss_nats"])
+    assert bound["divergence_nats"] > 0
+    told = succeed("eval", "run").out
+    assert f"loss at most {found['loss_nats']:.4f} nats a target token, perplexity at most" in told
+    assert f"{bound['divergence_nats']:.4f} for the variable (KL divergence)" in told
 
 
 def test_a_separator_must_be_a_token(tmp_path: Path) -> None:
