@@ -13,6 +13,7 @@ from cli import HARBOUR, fail, succeed
 from rnnpipe.config import Config, apply_settings, to_table
 from rnnpipe.errors import InputError, RnnpipeError, UsageError
 from rnnpipe.pipeline.complete import complete
+from rnnpipe.pipeline.reproduce import measures
 from rnnpipe.pipeline.reproduce.experiment import (
     Experiment,
     Target,
@@ -262,28 +263,68 @@ def test_next_word(tmp_path: Path, corpora: Path) -> None:
         assert config["text"]["cleaner"] == "ascii-words"
 
 
+def pairs_as_published(folder: Path, corpora: Path, train: int, other: int) -> Path:
+    """Write pairs of our own under the names of the published ones, so many in each part; return the folder."""
+    folder.mkdir()
+    cuts = {"train": (0, train), "dev": (train, train + other), "test": (train + other, train + 2 * other)}
+    for ours, ending in (("en", "en"), ("de", "ja")):
+        lines = (corpora / f"harbour-phrases.{ours}").read_text().splitlines(keepends=True)
+        for part, (first, last) in cuts.items():
+            (folder / f"{part}.{ending}").write_text("".join(lines[first:last]))
+    return folder
+
+
+def test_pairs_are_read_and_translated_once_for_all_rows(
+    tmp_path: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BLEU with its signature, chrF, seconds; and the published sentence with what was published beside ours."""
+    pytest.importorskip("sacrebleu", reason="the extra `translation` is not installed")
+    pairs = pairs_as_published(tmp_path / "pairs", corpora, 60, 3)
+    called: list[str] = []
+    for name in ("evaluate_pairs", "translate_part", "part_texts"):
+        real = getattr(measures, name)
+        monkeypatch.setattr(measures, name, lambda *given, n=name, f=real: called.append(n) or f(*given))  # type: ignore[misc]
+    small = ["training.max_seconds=0", "training.max_steps=2", "model.hidden_size=16", "model.encoder.size=8"]
+    words = [word for each in small for word in ("--set", each)]
+    command = ("reproduce", "en-ja", "--full", pairs, "-o", tmp_path / "out", *words)
+    (result,) = succeed(*command, "--json").json()
+    assert sorted(called) == ["evaluate_pairs", "part_texts", "translate_part", "translate_part"]
+    (variant,) = result["variants"]
+    greedy, wide = variant["seeds"][0]["translated"]
+    assert [greedy["beam"], wide["beam"]] == [1, 5]
+    assert [each["metric"] for each in wide["scores"]] == ["bleu", "chrf"]
+    assert "tok:none" in wide["scores"][0]["signature"]
+    measured = {row["label"]: row["median"] for row in variant["rows"]}
+    assert measured["test BLEU, greedy"] == greedy["scores"][0]["value"]
+    assert measured["test chrF, beam 5"] == wide["scores"][1]["value"]
+    assert measured["seconds of training"] == variant["seeds"][0]["seconds"] > 0
+    (sentence,) = result["translations"]
+    assert sentence["text"] == "show your own business ." and sentence["reference"] == "自分 の 事 を しろ 。"
+    told = succeed(*command).out
+    assert f"bleu: {wide['scores'][0]['signature']}" in told
+    lines = [line.split() for line in told.splitlines()]
+    assert ["as", "published", *sentence["published"].split()] in lines
+    assert ["published", *sentence["translation"].split()] in lines
+
+
 @pytest.mark.slow
 def test_en_ja(tmp_path: Path, corpora: Path) -> None:
     """Every variant at reduced size, on pairs of our own under the names of the published ones."""
-    pairs = tmp_path / "pairs"
-    pairs.mkdir()
-    sides = [(corpora / f"harbour-phrases.{side}").read_text().splitlines(keepends=True) for side in ("en", "de")]
-    for ending, lines in zip(("en", "ja"), sides, strict=True):
-        for part, piece in (("train", lines[:400]), ("dev", lines[400:440]), ("test", lines[440:480])):
-            (pairs / f"{part}.{ending}").write_text("".join(piece))
+    pairs = pairs_as_published(tmp_path / "pairs", corpora, 400, 40)
     small = ["max_seconds=0", "epochs=6", "batch_size=16", "optimizer.lr=0.01", "warmup_steps=20"]
     words = [word for each in small for word in ("--set", f"training.{each}")]
     words += ["--set", "model.hidden_size=32", "--set", "model.encoder.size=32"]
     command = ("reproduce", "en-ja", "--improved", "--full", pairs, "-o", tmp_path / "out", *words)
-    assert "improved: show your own business . -> " in succeed(*command).out
     (result,) = succeed(*command, "--json").json()
     names = ["published", "improved-without-attention", "improved"]
     assert [each["variant"] for each in result["variants"]] == [each["variant"] for each in result["translations"]]
     assert [each["variant"] for each in result["variants"]] == names
     assert result["variants"][-1]["rows"][1]["median"] > 15
-    assert "needs its data, with --full FOLDER. `rnnpipe corpus fetch small-parallel-enja`" in fail(
-        "reproduce", "en-ja", code=2
-    )
+
+
+def test_an_experiment_without_its_data_says_where_to_get_it() -> None:
+    message = "needs its data, with --full FOLDER. `rnnpipe corpus fetch small-parallel-enja`"
+    assert message in fail("reproduce", "en-ja", code=2)
 
 
 @pytest.mark.slow

@@ -57,8 +57,9 @@ def print_pair_evaluation(evaluation: PairEvaluation) -> None:
     click.echo(
         f"  overlap: {evaluation.in_train:,} of {evaluation.pairs:,} sources ({share:.1%}) also stand in training"
     )
-    if evaluation.search is None:
+    found = evaluation.translated
+    if found is None:
         return
-    for score in evaluation.scores:
+    for score in found.scores:
         click.echo(f"  {score.metric} {score.value:.2f}  {score.signature}")
-    say(f"translated with beam {evaluation.search.width} in {evaluation.seconds:.1f} s")
+    say(f"translated with beam {found.search.width} in {found.seconds:.1f} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +123,8 @@ def _print(result: Result) -> None:
         )
         rows = [("", "published", "measured", "to be", "")]
         print_table([*rows, *((f"    {row.label}", *_cells(found, row)) for row in variant.rows)])
+        for metric, signature in _signatures(found).items():
+            click.echo(f"    {metric}: {signature}")
         if beside:
             click.echo(f"    {_beside(beside)}")
     for line in _predictions(result):
@@ -129,8 +132,12 @@ def _print(result: Result) -> None:
         if line["unknown"]:
             click.echo(f"    unknown to it: {', '.join(line['unknown'])}")
         print_table([(f"    {each['probability']:.4f}", each["token"]) for each in line["next"]])
-    for line in _translations(result):
-        click.echo(f"\n  {line['variant']}: {line['text']} -> {line['translation']}")
+    if experiment.translate is not None:
+        sentence = experiment.translate
+        click.echo(f"\n  {sentence.text}")
+        lines = [("reference", sentence.reference), ("as published", sentence.published)]
+        lines += [(line["variant"], line["translation"]) for line in _translations(result)]
+        print_table([(f"    {name}", text) for name, text in lines])
     if experiment.notes:
         click.echo(f"\n  {experiment.notes.strip()}")
 
@@ -157,6 +164,11 @@ def _beside(beside: dict[str, float]) -> str:
     return f"{overlap:.0%} of what it is tested on stands in the training part; {losses}"
 
 
+def _signatures(found: VariantResult) -> dict[str, str]:
+    """Return sacrebleu's signature of each metric: it is that of every search and seed."""
+    return {score.metric: score.signature for each in found.seeds[0].translated for score in each.scores}
+
+
 def _predictions(result: Result) -> list[dict[str, Any]]:
     """Return the most likely words behind the experiment's text, by the first seed of every variant."""
     from rnnpipe.generation.read import predict
@@ -174,17 +186,18 @@ def _predictions(result: Result) -> list[dict[str, Any]]:
 
 
 def _translations(result: Result) -> list[dict[str, str]]:
-    """Return the greedy translation of the experiment's text by the first seed of every variant."""
+    """Return the greedy translation of the experiment's text by the first seed of every variant, with the others."""
     from rnnpipe.generation.translate import Search
     from rnnpipe.pipeline.runs import open_pair_run
 
-    text = result.experiment.translate
+    sentence = result.experiment.translate
+    if sentence is None:
+        return []
     lines = []
-    for found in result.variants if text is not None else ():
+    for found in result.variants:
         translator = open_pair_run(found.seeds[0].folder).translator()
-        translation = next(translator.translate([str(text)], Search(width=1)))
-        best = translation.candidates[0].text
-        lines.append({"variant": found.variant.name, "text": str(text), "translation": best})
+        best = next(translator.translate([sentence.text], Search(width=1))).candidates[0].text
+        lines.append({"variant": found.variant.name, "translation": best, **asdict(sentence)})
     return lines
 
 

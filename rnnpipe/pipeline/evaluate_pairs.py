@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from rnnpipe.data.base import PARTS, PairDataset, Part
@@ -20,12 +22,31 @@ from rnnpipe.training.pair_objective import PairLoss, pair_loss
 
 
 @dataclass(frozen=True)
+class Translated:
+    """The translations of a part's sources by a search, which took so many seconds, and their scores."""
+
+    search: Search
+    scores: Sequence[Score]
+    seconds: float
+    translations: Sequence[Translation] = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures by name."""
+        return {
+            "beam": self.search.width,
+            "max_length": self.search.max_length,
+            "seconds": round(self.seconds, 3),
+            "scores": [each.to_json() for each in self.scores],
+        }
+
+
+@dataclass(frozen=True)
 class PairEvaluation:
     """What a run scores on a part.
 
     loss: of every target token with the true ones before it, the end included, or a bound of it. unknown_rate: the
     share of unknown tokens, of the source and of the target. in_train: how many of the sources also stand in the
-    training part. scores: of translations by `search`, which took so many seconds.
+    training part. translated: what its sources became, if that was asked for.
     """
 
     part: str
@@ -34,10 +55,7 @@ class PairEvaluation:
     loss: PairLoss
     unknown_rate: tuple[float, float]
     in_train: int
-    search: Search | None = None
-    scores: Sequence[Score] = ()
-    seconds: float = 0.0
-    translations: Sequence[Translation] = field(default=(), repr=False)
+    translated: Translated | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return all figures by name, with their units."""
@@ -54,13 +72,8 @@ class PairEvaluation:
             "unknown_rate": {"source": self.unknown_rate[0], "target": self.unknown_rate[1]},
             "overlap": {"sources_in_train": self.in_train, "share": self.in_train / self.pairs},
         }
-        if self.search is not None:
-            found["translation"] = {
-                "beam": self.search.width,
-                "max_length": self.search.max_length,
-                "seconds": round(self.seconds, 3),
-                "scores": [each.to_json() for each in self.scores],
-            }
+        if self.translated is not None:
+            found["translation"] = self.translated.to_json()
         return found
 
 
@@ -104,26 +117,39 @@ def evaluate_pairs(
         pairs=len(pairs),
         loss=pair_loss(model, pairs, run.source.doc_id, run.target.doc_id, device, run.numerics.precision),
         unknown_rate=(
-            float((pairs.source.ids == run.source.unk_id).mean()),
-            float((pairs.target.ids == run.target.unk_id).mean()),
+            _share(pairs.source.ids == run.source.unk_id),
+            _share(pairs.target.ids == run.target.unk_id),
         ),
         in_train=sum(pairs.source.text(row).tobytes() in seen for row in range(len(pairs))),
     )
-    return _translated(run, evaluation, metrics, search or Search(), tokenize) if metrics else evaluation
+    if not metrics:
+        return evaluation
+    return replace(
+        evaluation, translated=translate_part(run, part_texts(run, chosen), metrics, search or Search(), tokenize)
+    )
 
 
-def _translated(
-    run: PairRun, evaluation: PairEvaluation, metrics: Sequence[str], search: Search, tokenize: str
-) -> PairEvaluation:
-    assert evaluation.part in PARTS
+def part_texts(run: PairRun, part: str) -> list[tuple[str, str]]:
+    """Return the texts of a part; raise UsageError if every target is empty, so that nothing can be scored against."""
+    assert part in PARTS
     dataset = cast("PairDataset", build_dataset(run.config.data.dataset))
-    texts = list(dataset.pairs(evaluation.part))
+    texts = list(dataset.pairs(part))
+    if not any(target.strip() for _, target in texts):
+        raise UsageError(f"the targets of part '{part}' are empty; there is nothing to score against.")
+    return texts
+
+
+def translate_part(
+    run: PairRun, texts: Sequence[tuple[str, str]], metrics: Sequence[str], search: Search, tokenize: str = "none"
+) -> Translated:
+    """Translate the sources of texts and score what comes of it against their targets."""
     begun = time.perf_counter()
     translations = list(run.translator().translate((source for source, _ in texts), search))
     seconds = time.perf_counter() - begun
-    if not any(target.strip() for _, target in texts):
-        raise UsageError(f"the targets of part '{evaluation.part}' are empty; there is nothing to score against.")
-    scores = score(
-        metrics, [each.candidates[0].text for each in translations], [target for _, target in texts], tokenize
-    )
-    return replace(evaluation, search=search, scores=scores, seconds=seconds, translations=translations)
+    best = [each.candidates[0].text for each in translations]
+    scores = score(metrics, best, [target for _, target in texts], tokenize)
+    return Translated(search, scores, seconds, translations)
+
+
+def _share(where: npt.NDArray[np.bool_]) -> float:
+    return float(where.mean()) if len(where) else 0.0

@@ -77,10 +77,19 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Sentence:
+    """A text that is translated: its published translation, and the reference that stands in the data."""
+
+    text: str
+    published: str
+    reference: str
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A reference experiment: its task, what was published, remarks, figures to draw.
 
-    predict: a text behind which words are predicted. translate: a text that is translated.
+    predict: a text behind which words are predicted. translate: one that is translated.
     """
 
     name: str
@@ -89,7 +98,7 @@ class Experiment:
     notes: str
     figures: tuple[Figure, ...]
     predict: str | None
-    translate: str | None
+    translate: Sentence | None
     variants: tuple[Variant, ...]
 
     @property
@@ -131,7 +140,7 @@ def read_experiment(path: Path) -> Experiment:
             "notes": str,
             "figures": tuple[Figure, ...],
             "predict": str,
-            "translate": str,
+            "translate": dict,
             "variant": list[dict[str, Any]],
         },
         {"notes": "", "figures": (), "predict": None, "translate": None},
@@ -143,7 +152,11 @@ def read_experiment(path: Path) -> Experiment:
         if variant.name in variants:
             raise InputError(f"{path}: two variants are called '{variant.name}'.")
         variants[variant.name] = variant
-    return Experiment(name=path.stem, variants=tuple(variants.values()), **fields)
+    sentence = fields.pop("translate")
+    if sentence is not None:
+        texts = dict.fromkeys(("text", "published", "reference"), str)
+        sentence = Sentence(**_fields(sentence, texts, {}, f"{path}: translate"))
+    return Experiment(name=path.stem, variants=tuple(variants.values()), translate=sentence, **fields)
 
 
 def _variant(table: Any, earlier: Mapping[str, Variant], place: str) -> Variant:

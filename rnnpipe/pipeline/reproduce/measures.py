@@ -5,15 +5,17 @@ those of its sequences that the training part has not. lengths {figure, lengths,
 sequences of each length. dataset {figure, options}: on the test part of the dataset with other options. largest-error
 {lengths, count}: of any output, over all lengths from the first to the last. relative-error {length, count}: the
 largest |output - target| / |target|. output {inputs, truth?}: the last output behind some inputs, or its error.
-forecast {prefix, steps}: the largest error of a closed loop. training-loss {step}, steps, epochs: from the training.
+forecast {prefix, steps}: the largest error of a closed loop. training-loss {step}, steps, epochs, seconds: of the
+training.
 weight {name}: a parameter that is one number. perplexity, n-grams {n}, share-of-n-grams {n}: of the test
-text, the network's, that of Kneser-Ney n-grams, and the one divided by the other. bleu {beam, max_length?},
+text, the network's, that of Kneser-Ney n-grams, and the one divided by the other. bleu, chrf {beam, max_length?},
 target-perplexity: of the test part of pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,12 @@ from rnnpipe.errors import InputError, unknown_name
 from rnnpipe.generation.translate import Search
 from rnnpipe.options import bind_options
 from rnnpipe.pipeline.evaluate import Evaluation, evaluate_run
-from rnnpipe.pipeline.evaluate_pairs import PairEvaluation, evaluate_pairs
+from rnnpipe.pipeline.evaluate_pairs import PairEvaluation, Translated, evaluate_pairs, part_texts, translate_part
 from rnnpipe.pipeline.evaluate_sequences import SequenceEvaluation, evaluate_lengths, evaluate_sequences, measure
 from rnnpipe.pipeline.forecast import forecast_series
 from rnnpipe.pipeline.kind import build_dataset
-from rnnpipe.pipeline.runs import PairRun, Run, SequenceRun, open_any_run, run_tokens
+from rnnpipe.pipeline.runs import PairRun, Run, SequenceRun, open_any_run, read_record, run_tokens
+from rnnpipe.pipeline.scores import METRICS
 from rnnpipe.text.rules import Named
 from rnnpipe.training.metrics import read_metrics
 from rnnpipe.training.sequence_objective import run_sequences
@@ -39,7 +42,10 @@ _SEED = 20_190  # of the sequences that are drawn to measure on: no dataset of a
 
 
 class Trained:
-    """A run that was trained for an experiment, opened once for all rows."""
+    """A run that was trained for an experiment: opened, evaluated and translated once for all rows.
+
+    record: what training wrote of itself. translated: what the sources became, by each search that a row asked for.
+    """
 
     def __init__(self, folder: Path, part: str | None = None) -> None:
         self.folder = folder
@@ -47,6 +53,8 @@ class Trained:
         self.run = open_any_run(folder)
         self.rows = read_metrics(folder)
         self.state = self.run.checkpoint.state
+        self.record: Mapping[str, Any] = read_record(folder) or {}
+        self.translated: dict[Search, Translated] = {}
 
     @property
     def sequences(self) -> SequenceRun:
@@ -73,13 +81,29 @@ class Trained:
         kind = {Run: "text", SequenceRun: "sequences", PairRun: "pairs"}[type(self.run)]
         return InputError(f"{self.folder}: is a run of {kind}; what is to be measured needs one of {wanted}.")
 
-    def evaluate(self) -> SequenceEvaluation | Evaluation | PairEvaluation:
+    @cached_property
+    def evaluated(self) -> SequenceEvaluation | Evaluation | PairEvaluation:
         """Return the evaluation of the part that the experiment is evaluated on."""
         if isinstance(self.run, PairRun):
-            return evaluate_pairs(self.run, self.part)
+            return self.pair_evaluation
         if isinstance(self.run, SequenceRun):
             return evaluate_sequences(self.run, self.part)
         return evaluate_run(self.text, window=self.text.config.training.evaluation_window)
+
+    @cached_property
+    def pair_evaluation(self) -> PairEvaluation:
+        """Return the evaluation of a run of pairs."""
+        return evaluate_pairs(self.pairs, self.part)
+
+    @cached_property
+    def _texts(self) -> list[tuple[str, str]]:
+        return part_texts(self.pairs, self.pair_evaluation.part)
+
+    def translate(self, search: Search) -> Translated:
+        """Return the part's sources translated, and every score of them."""
+        if search not in self.translated:
+            self.translated[search] = translate_part(self.pairs, self._texts, METRICS, search)
+        return self.translated[search]
 
 
 def take(trained: Trained, what: Mapping[str, Any], place: str) -> float:
@@ -191,6 +215,11 @@ def epochs(trained: Trained) -> float:
     return float(max(row["epoch"] for row in trained.rows))
 
 
+def seconds(trained: Trained) -> float:
+    """Return how many seconds the training took, without evaluations."""
+    return float(trained.record["seconds"])
+
+
 def weight(trained: Trained, *, name: str) -> float:
     """Return a parameter that is one number."""
     found = dict(trained.run.model.named_parameters())
@@ -222,13 +251,21 @@ def n_grams(trained: Trained, *, n: int) -> float:
 
 def bleu(trained: Trained, *, beam: int, max_length: int = 60) -> float:
     """Return the BLEU of the translations of the test part, its words as they stand."""
-    search = Search(width=beam, max_length=max_length)
-    return evaluate_pairs(trained.pairs, trained.part, metrics=["bleu"], search=search).scores[0].value
+    return _score(trained, "bleu", Search(width=beam, max_length=max_length))
+
+
+def chrf(trained: Trained, *, beam: int, max_length: int = 60) -> float:
+    """Return the chrF of the translations of the test part."""
+    return _score(trained, "chrf", Search(width=beam, max_length=max_length))
+
+
+def _score(trained: Trained, metric: str, search: Search) -> float:
+    return next(each.value for each in trained.translate(search).scores if each.metric == metric)
 
 
 def target_perplexity(trained: Trained) -> float:
     """Return the perplexity a target token of the test part."""
-    return evaluate_pairs(trained.pairs, trained.part).loss.perplexity
+    return trained.pair_evaluation.loss.perplexity
 
 
 MEASURES: dict[str, Callable[..., float]] = {
@@ -242,10 +279,12 @@ MEASURES: dict[str, Callable[..., float]] = {
     "training-loss": training_loss,
     "steps": steps,
     "epochs": epochs,
+    "seconds": seconds,
     "weight": weight,
     "perplexity": perplexity,
     "n-grams": n_grams,
     "share-of-n-grams": share_of_n_grams,
     "bleu": bleu,
+    "chrf": chrf,
     "target-perplexity": target_perplexity,
 }

@@ -13,9 +13,9 @@ from rnnpipe.errors import Interrupted, UsageError
 from rnnpipe.options import list_options
 from rnnpipe.pipeline.common import Report, no_report
 from rnnpipe.pipeline.complete import complete
+from rnnpipe.pipeline.evaluate_pairs import Translated
 from rnnpipe.pipeline.reproduce.experiment import Experiment, Row, Variant
 from rnnpipe.pipeline.reproduce.measures import Trained, take
-from rnnpipe.pipeline.runs import read_record
 from rnnpipe.pipeline.stages import run_stages
 from rnnpipe.plugins import text_registry
 from rnnpipe.text.rules import Named
@@ -23,7 +23,7 @@ from rnnpipe.text.rules import Named
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What one seed gave: a number for each row, and the run's own figures."""
+    """What one seed gave: a number for each row, the run's own figures, and the searches that translated its part."""
 
     seed: int
     folder: Path
@@ -32,6 +32,7 @@ class SeedResult:
     steps: int
     parameters: int
     evaluation: Mapping[str, Any]
+    translated: Sequence[Translated] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class VariantResult:
                 "seconds": result.seconds,
                 "steps": result.steps,
                 "evaluation": result.evaluation,
+                "translated": [each.to_json() for each in result.translated],
             }
             for result in self.seeds
         ]
@@ -160,16 +162,15 @@ def variant_config(experiment: Experiment, variant: Variant, seed: int, texts: s
 def _measure(experiment: Experiment, variant: Variant, seed: int, folder: Path) -> SeedResult:
     trained = Trained(folder, variant.part)
     place = f"experiment '{experiment.name}', variant '{variant.name}'"
-    record = read_record(folder) or {}
-    evaluated = trained.evaluate()
     return SeedResult(
         seed=seed,
         folder=folder,
         values={row.label: take(trained, row.measure, f"{place}, row '{row.label}'") for row in variant.rows},
-        seconds=float(record["seconds"]),
-        steps=int(record["steps"]),
-        parameters=int(record["parameters"]),
-        evaluation=evaluated.to_json(),
+        seconds=float(trained.record["seconds"]),
+        steps=int(trained.record["steps"]),
+        parameters=int(trained.record["parameters"]),
+        evaluation=trained.evaluated.to_json(),
+        translated=tuple(trained.translated.values()),
     )
 
 
