@@ -60,8 +60,8 @@ def beam_search(
 
     A row is done once `width` hypotheses have ended, at `max_length` tokens otherwise; it then leaves the batch. Of
     those that have come to the limit, the ones whose likeliest next token is the end have ended, the others are cut.
-    Width 1 is greedy search. alpha: the exponent of the length, the end counted, by which log-probabilities are divided (0:
-    not at all). Scores are added in float64, so that they do not depend on their order.
+    Width 1 is greedy search. alpha: the exponent of the length, the end counted, by which log-probabilities are divided
+    (0: not at all). Scores are added in float64, so that they do not depend on their order.
     """
     ended: list[list[Hypothesis]] = [[] for _ in range(rows)]
     alive = torch.arange(rows, device=device)
