@@ -237,6 +237,25 @@ def test_the_loss_is_that_of_each_pair_alone() -> None:
     assert together.nats * together.tokens == pytest.approx(nats, rel=1e-5)
 
 
+def test_each_token_counts_alike_in_an_epoch() -> None:
+    pairs, model = random_pairs(90), small_model().double()
+    each, whole = objective(pairs, batch_size=8), objective(pairs, batch_size=0)
+    for batch in itertools.islice(each.batches(Cursor()), each.steps_per_epoch()):
+        loss, _ = each.loss(model, batch, None)
+        (loss / each.steps_per_epoch()).backward()
+        assert loss.item() == pytest.approx(pair_nats(model, batch))
+    epoch = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    model.zero_grad()
+    whole.loss(model, next(whole.batches(Cursor())), None)[0].backward()
+    assert len(epoch) > 5
+    for one, other in zip(epoch, (p.grad for p in model.parameters() if p.grad is not None), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def pair_nats(model: PairModel, batch: PairBatch) -> float:
+    return F.cross_entropy(target_logits(model, batch), wanted(batch)).item()
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize(("count", "classes"), [(1, 2), (7, 13), (130, 5)])
 def test_the_loss_of_a_readout_is_the_plain_one(

@@ -67,14 +67,22 @@ class PairObjective:
         return batches_per_epoch(len(self.train), self.config.batch_size or len(self.train))
 
     def loss(self, model: PairModel, batch: PairBatch, state: States | None) -> tuple[Tensor, States]:
-        """Return the mean loss of a batch's target tokens, smoothed as `training.label_smoothing` says."""
+        """Return the mean loss of a batch's target tokens, smoothed as `training.label_smoothing` says.
+
+        Its gradient counts every token of the training part alike, those of a batch of short texts too.
+        """
         sampled, smoothing = self._sampling_rate(batch.cursor), self.config.label_smoothing
+        share = batch.items / self._mean_items()
         if sampled:
             logits = sampled_logits(model, batch, sampled).float()
-            return F.cross_entropy(logits, wanted(batch), label_smoothing=smoothing), ()
+            return with_gradient_of(F.cross_entropy(logits, wanted(batch), label_smoothing=smoothing), share), ()
         features, extra = target_features(model, batch)
         loss = readout_loss(model.readout, model.drop(features), wanted(batch), smoothing)
-        return loss if extra is None else loss + extra / batch.items, ()
+        return with_gradient_of(loss if extra is None else loss + extra / batch.items, share), ()
+
+    def _mean_items(self) -> float:
+        """Return how many target tokens a batch has in the mean."""
+        return (len(self.train.target.ids) + len(self.train)) / self.steps_per_epoch()
 
     def _sampling_rate(self, cursor: Cursor) -> float:
         """Return how often the decoder reads its own token in this epoch; the last epochs' rate is the configured."""
@@ -95,6 +103,12 @@ class PairObjective:
             return None
         found = pair_loss(model, self.valid, self.source_end, self.target_end, device, precision)
         return Evaluated(found.nats, {"perplexity": found.perplexity})
+
+
+def with_gradient_of(loss: Tensor, share: float) -> Tensor:
+    """Return a loss of the same value whose gradient is `share` times as large."""
+    scaled = loss * share
+    return loss.detach() + (scaled - scaled.detach())
 
 
 def target_features(model: PairModel, batch: PairBatch) -> tuple[Tensor, Tensor | None]:
