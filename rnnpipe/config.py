@@ -122,6 +122,7 @@ class RuntimeConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     backend: str = "auto"
     require_fast: bool = False  # refuse to train in the plain loop over time
+    capture: Literal["auto", "on", "off"] = "auto"  # record training steps once, as CUDA graphs, and replay them
     seed: int = 0
     threads: int | None = None
 
@@ -422,6 +423,7 @@ def _check_numerics(numerics: Mapping[str, Any], source: str) -> None:
         "torch": str,
         "processor": str,
         "elementwise": Literal["compiled", "plain"],
+        "capture": Literal["on", "off"],
         "row_tile": int,
     }
     for name, value in numerics.items():

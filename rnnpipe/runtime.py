@@ -23,7 +23,8 @@ ROW_TILE = 8
 class Numerics:
     """What decides the bits of a run: the record under `[numerics]`.
 
-    elementwise: "compiled" or "plain", how a backend that has the choice runs what is elementwise in training.
+    elementwise: "compiled" or "plain", how a backend that has the choice runs what is elementwise in training. capture:
+    "on" or "off", whether training steps were recorded and replayed; None where there was no training.
     row_tile: the number of rows in generation is a multiple of it.
     """
 
@@ -35,6 +36,7 @@ class Numerics:
     processor: str
     elementwise: str | None = None
     row_tile: int = ROW_TILE
+    capture: str | None = None
 
     def to_table(self) -> dict[str, Any]:
         """Return the record as a TOML table."""

@@ -18,7 +18,7 @@ class FullyRecurrent(ProjectedCell):
     bias: the weight of the input that is always on.
 
     Williams & Zipser 1989, "A learning algorithm for continually running fully recurrent neural networks", Neural
-    Computation 1, eq. 1 to 3. Without a readout behind it (`model.name.readout=false`) the visible units are trained
+    Computation 1. Without a readout behind it (`model.name.readout=false`) the visible units are trained
     directly, as theirs are; the gradient is that of backpropagation through time and not of their real-time algorithm,
     which is the same for weights that hold still.
     """

@@ -31,8 +31,8 @@ class GRUResetBefore(ProjectedCell):
     """r, z = sigmoid(W x + b_ih + R h + b_hh); n = tanh(W_n x + b_in + R_n (r h) + b_hn); h' = (1 - z) n + z h.
 
     Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder for statistical machine translation",
-    eq. 5 to 8. The second product is of a gated state, so it is no `GatedCell`: it has no faster backend, which `gru`
-    has. Gate order r, z, n, as in `gru`, whose parameters have the same names and shapes and another meaning.
+    section 2.3, eq. 5 to 8. The second product is of a gated state, so it is no `GatedCell`: it has no faster backend,
+    which `gru` has. Gate order r, z, n, as in `gru`, whose parameters have the same names and shapes, another meaning.
     """
 
     def __init__(self, input_size: int, hidden_size: int, *, bias: bool = True) -> None:

@@ -31,6 +31,7 @@ DEMO = "demo"
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="[auto]")
 @click.option("--backend", metavar="NAME", help="Train with this backend or not at all. [auto]")
 @click.option("--require-fast", is_flag=True, help="Fail, with the reasons, where only the plain loop would be left.")
+@click.option("--capture", type=click.Choice(["auto", "on", "off"]), help="Replay steps as CUDA graphs. [auto]")
 @click.option("--seed", type=click.IntRange(min=0), help="[0]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key, as in model.hidden_size=512.")
 @click.option(
@@ -54,6 +55,7 @@ def command(
     precision: str | None,
     backend: str | None,
     require_fast: bool,
+    capture: str | None,
     seed: int | None,
     settings: tuple[str, ...],
     resume: str | None,
@@ -87,6 +89,7 @@ def command(
         "runtime.precision": precision,
         "runtime.backend": backend,
         "runtime.require_fast": True if require_fast else None,
+        "runtime.capture": capture,
         "runtime.seed": seed,
     }
     given = [f"{key}={_toml(value)}" for key, value in flags.items() if value is not None]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from rnnpipe.backends.base import Compiling
 from rnnpipe.backends.loop import LoopBackend
-from rnnpipe.config import Config, ModelConfig
+from rnnpipe.config import Config, ModelConfig, TrainingConfig
 from rnnpipe.data.pairs import PairSizes
 from rnnpipe.data.sequences import SequenceSizes
 from rnnpipe.errors import BackendRefusal, SlowBackend, UsageError, did_you_mean
@@ -28,6 +28,7 @@ from rnnpipe.plugins import full_registry
 from rnnpipe.runtime import ROW_TILE, Numerics, autocast, processor_name, resolve_device, resolve_precision
 from rnnpipe.text.rules import Named
 from rnnpipe.training.optimizers import with_fused
+from rnnpipe.training.pair_objective import PairObjective
 
 
 def build_model(config: Config, vocab_size: int) -> LanguageModel:
@@ -155,7 +156,7 @@ def check_names(config: Config, sizes: SequenceSizes | None = None) -> None:
     check_training_names(config)
     model: Model = build_model(config, vocab_size=16) if sizes is None else build_sequence_model(config, sizes)
     build_optimizer(config.training.optimizer, model)
-    resolve_numerics(config, model, sizes)
+    resolve_capture(config, resolve_numerics(config, model, sizes)[0].device, None)
 
 
 def check_pair_names(config: Config, sizes: PairSizes, source_ids: Mapping[str, int]) -> None:
@@ -168,7 +169,7 @@ def check_pair_names(config: Config, sizes: PairSizes, source_ids: Mapping[str, 
             "learns its latent variable from the whole target, which the decoder would not read then; it takes 0."
         )
     build_optimizer(config.training.optimizer, model)
-    resolve_pair_numerics(config, model, 1)
+    resolve_capture(config, resolve_pair_numerics(config, model, 1)[0].device, PairObjective.varying)
 
 
 def check_training_names(config: Config) -> None:
@@ -255,6 +256,24 @@ def _elementwise(
     if config.numerics.get("elementwise") == "plain":
         backend.compile = "never"
     return backend.elementwise(recurrent.cells(), steps, config.training.batch_size, ready=ready)
+
+
+def resolve_capture(config: Config, device: str, varying: str | None) -> tuple[Literal["on", "off"], str | None]:
+    """Return whether training steps on a device are recorded and replayed, and why not if that was left open.
+
+    varying: what differs from batch to batch, in words. Raises UsageError where `runtime.capture` asks for it in vain.
+    """
+    wanted, trainer = config.runtime.capture, config.training.trainer.name
+    if wanted == "off" or (wanted == "auto" and config.numerics.get("capture") == "off"):
+        return "off", None
+    why = varying
+    if trainer != TrainingConfig().trainer.name:
+        why = f"the trainer '{trainer}' takes no steps that could be recorded"
+    if device != "cuda":
+        why = f"there are CUDA graphs on a CUDA device only, and this is {device}"
+    if why is not None and wanted == "on":
+        raise UsageError(f"runtime.capture=on: {why}. Use auto or off.")
+    return ("on", None) if why is None else ("off", why)
 
 
 def describe(numerics: Numerics) -> str:

@@ -16,7 +16,7 @@ import rnnpipe
 from rnnpipe.config import Config, dump_config, load_config
 from rnnpipe.durable import remove_directory, sha256_file, write_bytes, write_record
 from rnnpipe.errors import InputError
-from rnnpipe.pipeline.build import build_optimizer, describe, with_numerics
+from rnnpipe.pipeline.build import build_optimizer, describe, resolve_capture, with_numerics
 from rnnpipe.pipeline.common import Report, no_report
 from rnnpipe.pipeline.folder import (
     CARD,
@@ -32,6 +32,7 @@ from rnnpipe.pipeline.material import Material
 from rnnpipe.plugins import full_registry
 from rnnpipe.runtime import Numerics, seed_everything
 from rnnpipe.training.callbacks import Callback, TrainState
+from rnnpipe.training.captured import Capture, CudaGraphs
 from rnnpipe.training.checkpoints import (
     Checkpoint,
     checkpoint_path,
@@ -75,6 +76,10 @@ def train(
     seed_everything(config.runtime.seed)
     model = material.build(config)
     numerics, refusals = material.resolve(config, model)
+    captured, why_not = resolve_capture(config, numerics.device, material.objective.varying)
+    numerics = replace(numerics, capture=captured)
+    if why_not is not None:
+        refusals = {**refusals, "capture": why_not}
     for stack in model.recurrents():
         stack.backend = numerics.backend
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -110,6 +115,7 @@ def train(
         seed=config.runtime.seed,
         folder=folder,
         record=record,
+        capture=Capture(CudaGraphs(), config.runtime.capture == "on", report) if captured == "on" else None,
         resume=checkpoint,
     )
     state = trainer(task, [*built, *callbacks], should_stop)

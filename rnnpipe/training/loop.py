@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,6 +23,7 @@ from rnnpipe.errors import DivergedError, InputError, Interrupted
 from rnnpipe.models.recurrent import States, detach
 from rnnpipe.runtime import autocast
 from rnnpipe.training.callbacks import Callback, TrainState
+from rnnpipe.training.captured import CapturedStep, Gradients
 from rnnpipe.training.checkpoints import (
     Checkpoint,
     list_steps,
@@ -91,6 +93,10 @@ class _Fit:
         self.model = task.model.to(task.device)
         self.optimizer = task.make_optimizer(self.model)
         self.first_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.captured: CapturedStep | None = None
+        if task.capture is not None:
+            parameters = list(self.model.parameters())
+            self.captured = CapturedStep(task.capture, parameters, self._gradients, self.optimizer, task.device)
         self.schedule = Schedule(self.config)
         self.state: States | None = None
         self.cursor = Cursor()
@@ -210,37 +216,31 @@ class _Fit:
 
         If such steps are to be skipped, the weights stay as they are and the next window begins with a zero state.
         """
-        device = self.task.device
-        moved = batch.to(device)
         before = None if batch.resets else self.state
         factor = self.schedule.factor(self.step, self._progress())
-        for group, lr in zip(self.optimizer.param_groups, self.first_lrs, strict=True):
-            group["lr"] = lr * factor
+        for group, first in zip(self.optimizer.param_groups, self.first_lrs, strict=True):
+            group["lr"] = self._rate(first * factor)
+        lr = self.optimizer.param_groups[-1]["lr"]
+        moved = batch.to(self.task.device) if self.captured is None else batch
+        gradients = self._gradients if self.captured is None else self.captured.gradients
 
         def closure() -> float:
             self.losses_taken += 1
-            self.optimizer.zero_grad(set_to_none=True)
-            with autocast(device, self.task.precision):
-                loss, after = self.objective.loss(self.model, moved, before)
-            loss.backward()  # type: ignore[no-untyped-call]
-            # Without clipping the norm is taken all the same: a gradient that is not finite must stop the training.
-            limit = self.config.clip_norm or math.inf
-            self.norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-            value = float(loss.detach())
+            loss, norm, after = gradients(moved, before)
+            value, self.norm = float(loss), float(norm)
             if not math.isfinite(value) or not math.isfinite(self.norm or 0.0):
                 what, found = ("loss", value) if not math.isfinite(value) else ("gradient norm", self.norm)
                 raise DivergedError(
-                    f"the {what} is {found} at step {self.step + 1} (learning rate {lr * factor:g}). Lower it with "
+                    f"the {what} is {found} at step {self.step + 1} (learning rate {lr:g}). Lower it with "
                     "--set training.optimizer.lr, clip harder with --set training.clip_norm, or leave such steps out "
                     "with --set training.nonfinite=skip, and start again with --overwrite."
                 )
-            self.state = detach(after)
+            self.state = after
             return value
 
         self.losses_taken = 0
         try:
-            # Every torch optimizer takes a closure and evaluates it once; LBFGS needs to evaluate it again.
-            loss = float(self.optimizer.step(closure))
+            loss = self._optimize(closure)
         except DivergedError:
             if not self._may_skip():
                 raise
@@ -256,6 +256,32 @@ class _Fit:
             self.interval.items += batch.items
         self.step += 1
         self.cursor = batch.cursor
+
+    def _gradients(self, batch: Batch, before: States | None) -> Gradients:
+        """Leave the clipped gradient of a batch in the parameters; return loss, norm before clipping and state behind.
+
+        No tensor's value is looked at here, so that it can be recorded.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.task.device, self.task.precision):
+            loss, after = self.objective.loss(self.model, batch, before)
+        loss.backward()  # type: ignore[no-untyped-call]
+        # Without clipping the norm is taken all the same: a gradient that is not finite must stop the training.
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
+        return loss.detach(), norm, detach(after)
+
+    def _optimize(self, closure: Callable[[], float]) -> float:
+        """Evaluate the closure and update the weights; return the loss."""
+        if self.captured is not None and self.captured.update_step is not None:
+            loss = closure()
+            self.captured.update()
+            return loss
+        # Every torch optimizer takes a closure and evaluates it once; LBFGS needs to evaluate it again.
+        return float(self.optimizer.step(closure))
+
+    def _rate(self, lr: float) -> float:
+        """Return a learning rate as the optimizer gets it: on a GPU in float32, in which a recorded update reads it."""
+        return float(np.float32(lr)) if self.task.device.type == "cuda" else lr
 
     def _may_skip(self) -> bool:
         if self.config.nonfinite != "skip" or self.skipped_in_a_row + 1 >= _SKIPPED_IN_A_ROW:

@@ -64,6 +64,11 @@ class Objective(Protocol):
     @property
     def evaluation_figures(self) -> tuple[str, ...]: ...
 
+    @property
+    def varying(self) -> str | None:
+        """Return what differs from batch to batch so that a step cannot be replayed on the next, in words, or None."""
+        ...
+
     def batches(self, cursor: Cursor) -> Iterator[Any]:
         """Yield batches from a cursor on, without end."""
         ...

@@ -50,6 +50,8 @@ class PairObjective:
     step_figures: ClassVar[tuple[str, ...]] = ()
     evaluation_figures: ClassVar[tuple[str, ...]] = ("perplexity",)
 
+    varying: ClassVar[str | None] = "pairs differ in their lengths"
+
     train: Pairs
     valid: Pairs | None
     source_end: int

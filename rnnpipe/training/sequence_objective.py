@@ -60,6 +60,11 @@ class SequenceObjective:
         """Return the names of what `measure_sequences` finds beside the loss."""
         return figure_names(self.sizes, self.tolerance)
 
+    @property
+    def varying(self) -> str | None:
+        """Return that sequences differ in their lengths, if they do."""
+        return "sequences differ in their lengths" if self.sizes.ragged else None
+
     def batches(self, cursor: Cursor) -> Iterator[SequenceBatch]:
         """Yield batches of the training part, each as a whole or in windows of `training.bptt` timesteps."""
         config, sizes = self.config, self.sizes

@@ -32,6 +32,8 @@ class TextObjective:
     step_figures: ClassVar[tuple[str, ...]] = ("perplexity",)
     evaluation_figures: ClassVar[tuple[str, ...]] = ("perplexity",)
 
+    varying: ClassVar[str | None] = None
+
     train: Ids
     valid: Ids | None
     config: TrainingConfig

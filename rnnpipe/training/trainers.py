@@ -12,6 +12,7 @@ import torch
 from rnnpipe.config import TrainingConfig
 from rnnpipe.models.base import Model
 from rnnpipe.training.callbacks import Callback, TrainState
+from rnnpipe.training.captured import Capture
 from rnnpipe.training.checkpoints import Checkpoint
 from rnnpipe.training.objective import Objective
 
@@ -36,6 +37,7 @@ class Task:
     seed: int
     folder: Path
     record: dict[str, Any]
+    capture: Capture | None = None  # record the steps and replay them; for the trainer `gradient-descent`
     resume: Checkpoint | None = None  # continue from here, to the same bits as without the interruption
 
 
