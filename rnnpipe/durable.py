@@ -22,7 +22,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from rnnpipe.errors import InputError
 
@@ -426,7 +426,15 @@ def read_toml(path: Path, limit_bytes: int = TOML_BYTES) -> dict[str, Any]:
         raise InputError(f"{path}: not valid TOML: {error}.") from None
 
 
-def read_lines(file: IO[bytes], name: str, limit_bytes: int = LINE_BYTES) -> Iterator[bytes]:
+class HasLines(Protocol):
+    """What lines can be read from."""
+
+    def readline(self, limit: int, /) -> bytes:
+        """Return the next line with its end, at most `limit` bytes of it; nothing at the end."""
+        ...
+
+
+def read_lines(file: HasLines, name: str, limit_bytes: int = LINE_BYTES) -> Iterator[bytes]:
     """Yield the lines of a file; raise InputError, naming the file, for one of more than `limit_bytes`."""
     for number in itertools.count(1):
         line = file.readline(limit_bytes + 1)

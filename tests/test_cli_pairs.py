@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+import queue
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ import pytest
 import torch
 from cli import CORPORA, KITCHEN, call, damage, fail, settings, succeed
 
+import rnnpipe.cli
 from rnnpipe.config import load_config
 from rnnpipe.data.pairs import Pairs
 from rnnpipe.pipeline.evaluate_pairs import evaluate_pairs
@@ -199,13 +204,68 @@ def test_translations_come_in_input_order_and_empty_lines_stay(phrases: Path) ->
     assert by_file == ["heute kauft die Köchin den Fisch .", "", "sieht das Kind das Boot ?"]
 
 
+def test_good_lines_are_answered_before_a_bad_one_is_named(phrases: Path) -> None:
+    good = succeed("translate", phrases, *SENTENCES).out
+    result = call("translate", phrases, stdin=b"".join(f"{text}\n".encode() for text in SENTENCES) + b"caf\xe9\nx\n")
+    assert (result.code, result.out) == (1, good)
+    assert "standard input, line 4, byte 3: not UTF-8" in result.error
+    given = b'{"source": "the cook"}\n\n{"source": "the boat", "id": null}\n{"source": 3}\n'
+    result = call("translate", phrases, "--jsonl", stdin=given)
+    assert result.code == 1 and "line 4: expected an object" in result.error
+    assert [record["id"] for record in result.jsonl()] == ["1", "3"], "of lines, the empty one counted"
+
+
+def test_lines_are_answered_as_they_come(phrases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who types: each line is written once the one before it has its answer."""
+    read_end, write_end = os.pipe()
+    answers: queue.Queue[str] = queue.Queue()
+    seen: list[str] = []
+
+    def type_lines() -> None:
+        try:
+            for line in ("the cook buys the fish today .\n", "does the child see the boat ?\nthe c"):
+                os.write(write_end, line.encode())
+                seen.append(answers.get(timeout=30))
+            os.write(write_end, b"ook")
+        finally:
+            os.close(write_end)
+
+    monkeypatch.setattr("click.echo", lambda text, err=False: None if err else answers.put(text))
+    typist = threading.Thread(target=type_lines)
+    with open(read_end, encoding="utf-8") as source:  # noqa: PTH123 - a pipe has no path
+        monkeypatch.setattr("sys.stdin", source)
+        typist.start()
+        code = rnnpipe.cli._run(["translate", str(phrases)], debug=False)
+        typist.join()
+    assert code == 0
+    assert seen == ["heute kauft die Köchin den Fisch .", "sieht das Kind das Boot ?"]
+    assert answers.qsize() == 1, "the end of the last line is the end of the input"
+
+
+def test_the_best_of_each_text_by_its_number(phrases: Path) -> None:
+    rows = [line.split("\t") for line in succeed("translate", phrases, *SENTENCES, "-n", "3").out.splitlines()]
+    assert [row[0] for row in rows] == ["1", "1", "1", "2", "3", "3", "3"]
+    assert rows[3][1:] == ["0.0000", ""], "an empty text has one translation"
+    assert rows[0][2] == "heute kauft die Köchin den Fisch ."
+    scores = [float(row[1]) for row in rows]
+    assert scores[:3] == sorted(scores[:3], reverse=True)
+
+
+def test_a_dash_is_standard_input_and_files_may_be_compressed(phrases: Path) -> None:
+    lines = "".join(f"{text}\n" for text in SENTENCES).encode()
+    Path("lines.gz").write_bytes(gzip.compress(lines))
+    expected = succeed("translate", phrases, *SENTENCES).out
+    assert succeed("translate", phrases, "-", stdin=lines).out == expected
+    assert succeed("translate", phrases, "--file", "lines.gz").out == expected
+
+
 def test_the_batch_size_changes_nothing(phrases: Path) -> None:
-    lines = EN.read_text().splitlines()[:120]
+    lines = EN.read_text().splitlines()[:66]
     Path("lines").write_text("".join(json.dumps({"source": line}) + "\n" for line in lines))
     words = ("translate", phrases, "--file", "lines", "--jsonl", "-n", "3", "--batch-size")
     found = {size: succeed(*words, size).out for size in (1, 8, 64)}
     assert found[1] == found[8] == found[64]
-    assert found[1].count("\n") == 120
+    assert found[1].count("\n") == 66
 
 
 def test_json_lines_have_the_best_of_each_text(phrases: Path) -> None:

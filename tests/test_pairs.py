@@ -22,7 +22,7 @@ from rnnpipe.data.parallel import Parallel
 from rnnpipe.data.windows import Cursor
 from rnnpipe.errors import InputError, UsageError
 from rnnpipe.generation.beam import Hypothesis, beam_search, take_rows
-from rnnpipe.generation.translate import Search, Side, Translator, cut_batches
+from rnnpipe.generation.translate import Lexicon, Search, Translator, cut_batches
 from rnnpipe.models.encoder_decoder import EncoderDecoder
 from rnnpipe.models.encoders import Embedding
 from rnnpipe.models.hierarchical import cut_turns
@@ -404,7 +404,7 @@ def test_unknown_tokens_are_replaced_by_the_word_looked_at() -> None:
     rules = Rules(none(), whitespace())
     named = TextRules(Named("none"), Named("whitespace"))
     source, target = (
-        Side(build_vocabulary({b"w%d" % n: 9 for n in range(end)}, named), rules) for end in (SOURCE_END, TARGET_END)
+        Lexicon(build_vocabulary({b"w%d" % n: 9 for n in range(end)}, named), rules) for end in (SOURCE_END, TARGET_END)
     )
     torch.manual_seed(0)
     translator = Translator(small_model(kind=Pointing), source, target, torch.device("cpu"))

@@ -130,10 +130,10 @@ def check_text(text: str, place: str) -> str:
 
 def open_lines(source: Path | None) -> Iterator[str]:
     """Return the lines of a file, `-` for standard input; raise InputError for one that is not UTF-8."""
-    from rnnpipe.pipeline.requests import read_texts
+    from rnnpipe.pipeline.requests import Lines
 
     assert source is not None, "a file was asked for"
-    return (text for _, text in read_texts(source))
+    return (line.text for line in Lines(source))
 
 
 def report_mended(count: int, errors: str) -> None:

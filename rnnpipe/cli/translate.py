@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from rnnpipe.cli.common import PATH, check_text, device_option, report_quarantin
 
 if TYPE_CHECKING:
     from rnnpipe.generation.translate import Candidate, Translation
+    from rnnpipe.pipeline.requests import Lines
 
 
 @click.command("translate")
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 @click.option("--file", "source", type=PATH, metavar="F", help="Read texts from a file, one a line; - standard input.")
 @click.option("--jsonl", is_flag=True, help='JSON lines: in, {"source": ..., "id"?}; out, one object a text.')
 @click.option("--beam", type=click.IntRange(min=1), default=5, show_default=True, help="Beams; 1 is greedy.")
-@click.option("-n", "--n-best", type=click.IntRange(min=1), default=1, show_default=True, help="Translations of each.")
+@click.option(
+    "-n", "--n-best", type=click.IntRange(min=1), default=1, show_default=True, help="Translations of each, at most."
+)
 @click.option("--max-length", type=click.IntRange(min=1), default=60, show_default=True, help="Tokens, at most.")
 @click.option(
     "--alpha",
@@ -49,39 +53,48 @@ def command(
     allow_unknown: bool,
     device: str,
 ) -> None:
-    """Translate TEXT with a run of pairs, in input order; standard input without any."""
+    """Translate TEXT with a run of pairs, in input order; without any, or with -, each line of standard input.
+
+    Lines that have come are translated together, and none is waited for before those are answered. With -n a line of
+    output is NUMBER TAB SCORE TAB TEXT: the number of the text, its score, best first; an empty text has one, empty.
+    """
     from rnnpipe.generation.translate import Search
+    from rnnpipe.pipeline.requests import Lines
     from rnnpipe.pipeline.runs import open_pair_run
     from rnnpipe.plugins import full_registry
 
     if source is not None and texts:
         raise click.UsageError("give texts as arguments or with --file, not both.")
+    if texts == ("-",):
+        texts = ()
     report_quarantined(full_registry())
     search = Search(beam, max_length, alpha, n_best, replace_unknown, allow_unknown)
     opened = open_pair_run(run, device=device, report=say)
-    ids: list[str] = []
+    lines = Lines(source or Path("-"))
+    ids: deque[str] = deque()
 
     def sources() -> Iterator[str]:
-        for number, record in enumerate(_read(texts, source, jsonl), 1):
-            ids.append(str(record.get("id", number)))
-            yield record["source"]
+        for name, text in _given(texts) if texts else _read(lines, jsonl):
+            ids.append(name)
+            yield text
 
     longest = int(opened.checkpoint.state["longest_source"])
-    for number, translation in enumerate(opened.translator().translate(sources(), search, batch_size)):
+    for translation in opened.translator().translate(sources(), search, batch_size, lines.waits):
+        name = ids.popleft()
         if len(translation.tokens) > longest:
             say(
-                f"text {ids[number]}: {len(translation.tokens)} tokens, more than any source in training ({longest}); "
+                f"text {name}: {len(translation.tokens)} tokens, more than any source in training ({longest}); "
                 "the translation may be poor."
             )
         if jsonl:
-            click.echo(json.dumps(_to_json(ids[number], translation), ensure_ascii=False))
+            click.echo(json.dumps(_to_json(name, translation), ensure_ascii=False))
             continue
         if translation.unknown:
-            say(f"text {ids[number]}: unknown to this run: {', '.join(map(repr, translation.unknown))}")
+            say(f"text {name}: unknown to this run: {', '.join(map(repr, translation.unknown))}")
         for candidate in translation.candidates:
             if candidate.finish == "length":
-                say(f"text {ids[number]}: cut at {max_length} tokens; see --max-length.")
-            click.echo(candidate.text if n_best == 1 else f"{candidate.score:.4f}\t{candidate.text}")
+                say(f"text {name}: cut at {max_length} tokens; see --max-length.")
+            click.echo(candidate.text if n_best == 1 else f"{name}\t{candidate.score:.4f}\t{candidate.text}")
 
 
 def _to_json(name: str, translation: Translation) -> dict[str, Any]:
@@ -104,18 +117,22 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _read(texts: tuple[str, ...], source: Path | None, jsonl: bool) -> Iterator[dict[str, Any]]:
-    """Yield {"source": text, "id"?: ...} for each text given, or for each line of a file or of standard input."""
-    from rnnpipe.pipeline.requests import read_texts
+def _given(texts: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield texts, each behind its number."""
+    for number, text in enumerate(texts, 1):
+        yield str(number), check_text(text, f"text {number}")
 
-    if texts:
-        yield from ({"source": check_text(text, f"text {number}")} for number, text in enumerate(texts, 1))
-        return
-    for place, text in read_texts(source or Path("-")):
+
+def _read(lines: Lines, jsonl: bool) -> Iterator[tuple[str, str]]:
+    """Yield the source text of each line behind its id, which is the line's number if it has none of its own."""
+    from rnnpipe.pipeline.requests import name_of
+
+    for line in lines:
         if not jsonl:
-            yield {"source": text}
-        elif text.strip():
-            yield _parse(text, place)
+            yield str(line.number), line.text
+        elif line.text.strip():
+            record = _parse(line.text, line.place)
+            yield name_of(record.get("id"), line.number), record["source"]
 
 
 def _parse(text: str, place: str) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import islice
 
 import torch
 from torch import Tensor
 
 from rnnpipe.generation.beam import BeamState, Hypothesis, beam_search
+from rnnpipe.generation.blocks import blocks
 from rnnpipe.generation.engine import BATCH_ROWS, Finish
 from rnnpipe.generation.generate import Reader
 from rnnpipe.generation.prompts import Generated, Prompt, encode, generated, unknown_words
@@ -33,12 +33,12 @@ def best_continuations(
     """Yield the `best` continuations of each prompt, at most `width`, the best first.
 
     They are ranked by log-probability / length^alpha, the document's end counted; see `beam_search`. Where there are
-    not so many, as in a vocabulary of a few tokens, the rest are empty and finish with "none allowed".
+    not so many, as in a vocabulary of a few tokens, the rest are empty and finish with "none allowed". An error in the
+    making of a prompt is raised once those before it are done.
     """
     tokens, network = reader.tokens, reader.network
     banned = () if allow_unknown else (tokens.unknown,)
-    iterator = iter(prompts)
-    while batch := list(islice(iterator, max(1, rows // width))):
+    for batch in blocks(prompts, max(1, rows // width)):
         words = [reader.rules.tokenize(prompt.text) for prompt in batch]
         ids = [[tokens.boundary, *encode(each, tokens)] for each in words]
 

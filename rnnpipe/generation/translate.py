@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rnnpipe.errors import UsageError
 from rnnpipe.generation.beam import BeamState, Hypothesis, beam_search
+from rnnpipe.generation.blocks import Waits, blocks, never
 from rnnpipe.models.pair_model import PairModel
 from rnnpipe.text.rules import Rules
 from rnnpipe.text.vocabulary import Vocabulary
@@ -27,8 +27,8 @@ _SORTED_BATCHES = 16  # batches' worth of texts that are sorted by length, so th
 
 
 @dataclass(frozen=True)
-class Side:
-    """The dictionary of a side, and the rules that its texts pass through."""
+class Lexicon:
+    """The dictionary of one side of a model of pairs, and the rules that its texts pass through."""
 
     vocabulary: Vocabulary
     rules: Rules
@@ -94,23 +94,36 @@ class Translator:
     and in lower precision a translation would now and then depend on those beside it.
     """
 
-    def __init__(self, model: PairModel, source: Side, target: Side, device: torch.device) -> None:
+    def __init__(self, model: PairModel, source: Lexicon, target: Lexicon, device: torch.device) -> None:
         self.model = model.to(device, torch.float32 if device.type == "mps" else torch.float64).eval()
         self.source = source
         self.target = target
         self.device = device
 
-    def translate(self, texts: Iterable[str], search: Search, batch_size: int = BATCH_ROWS) -> Iterator[Translation]:
-        """Yield a translation for each text, in order; an empty text has an empty one."""
-        iterator = iter(texts)
-        while chunk := list(islice(iterator, batch_size * _SORTED_BATCHES)):
-            tokens = [tuple(self.source.rules.tokenize(text)) for text in chunk]
-            order = sorted((row for row in range(len(chunk)) if tokens[row]), key=lambda row: len(tokens[row]))
+    def translate(
+        self, texts: Iterable[str], search: Search, batch_size: int = BATCH_ROWS, waits: Waits = never
+    ) -> Iterator[Translation]:
+        """Return a translation for each text, in order, as they are made; an empty text has an empty one.
+
+        waits: says whether the next text would have to be waited for; those that are there are then translated first.
+        An error in the making of a text is raised once those before it are done. Raises UsageError for a search that
+        needs attention with a model that has none.
+        """
+        if search.replace_unknown and not self.model.attends:
+            raise UsageError("unknown words are replaced through attention, which this run's model does not have.")
+        return self._translations(texts, search, batch_size, waits)
+
+    def _translations(
+        self, texts: Iterable[str], search: Search, batch_size: int, waits: Waits
+    ) -> Iterator[Translation]:
+        for block in blocks(texts, batch_size * _SORTED_BATCHES, waits):
+            tokens = [tuple(self.source.rules.tokenize(text)) for text in block]
+            order = sorted((row for row in range(len(block)) if tokens[row]), key=lambda row: len(tokens[row]))
             nothing = (Candidate((), "", 0.0, 0.0, "end"),)
-            found: dict[int, tuple[Candidate, ...]] = dict.fromkeys(range(len(chunk)), nothing)
+            found: dict[int, tuple[Candidate, ...]] = dict.fromkeys(range(len(block)), nothing)
             for rows in cut_batches(order, [len(each) for each in tokens], batch_size):
                 found.update(zip(rows, self._translate_batch([tokens[row] for row in rows], search), strict=True))
-            for row, text in enumerate(chunk):
+            for row, text in enumerate(block):
                 yield Translation(text, tokens[row], self.unknown(tokens[row]), found[row])
 
     def unknown(self, tokens: Sequence[str]) -> tuple[str, ...]:
@@ -121,8 +134,6 @@ class Translator:
     def _translate_batch(self, texts: Sequence[Sequence[str]], search: Search) -> list[tuple[Candidate, ...]]:
         source, lengths = self._ids(texts)
         vocabulary = self.target.vocabulary
-        if search.replace_unknown and self._weights(source, lengths) is None:
-            raise UsageError("unknown words are replaced through attention, which this run's model does not have.")
         inside = torch.arange(len(source), device=self.device) < (lengths - 1)[:, None]  # the boundary is no word
         known = search.replace_unknown or search.allow_unknown
         found = beam_search(
@@ -153,10 +164,6 @@ class Translator:
         logits, weights, own = self.model.step(tokens, own)
         return logits, None if weights is None else (weights * inside).argmax(-1), (own, inside)
 
-    def _weights(self, source: Tensor, lengths: Tensor) -> Tensor | None:
-        first = torch.full((source.shape[1],), self.target.vocabulary.doc_id, device=self.device)
-        return self.model.step(first, self.model.begin(source, lengths))[1]
-
     def _candidate(self, found: Hypothesis, source: Sequence[str], replace: bool) -> Candidate:
         vocabulary = self.target.vocabulary
         tokens = [vocabulary.token(token) for token in found.tokens]
@@ -178,13 +185,14 @@ class Translator:
 
         Raises UsageError for a model without attention.
         """
+        if not self.model.attends:
+            raise UsageError("this run's model has no attention that could be drawn.")
         source, lengths = self._ids([tokens])
         vocabulary = self.target.vocabulary
         state = self.model.begin(source, lengths)
         rows = []
         for token in (vocabulary.doc_id, *vocabulary.encode(translation).tolist()):
             _, weights, state = self.model.step(torch.tensor([token], device=self.device), state)
-            if weights is None:
-                raise UsageError("this run's model has no attention that could be drawn.")
+            assert weights is not None, "the model attends"
             rows.append(weights[0])
         return torch.stack(rows).float().cpu().numpy()

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from rnnpipe.errors import UsageError
+from rnnpipe.errors import RnnpipeError, UsageError
 from rnnpipe.generation.engine import BATCH_ROWS
 from rnnpipe.generation.prompts import Generated, Manner, Prompt, continue_prompts
 from rnnpipe.generation.stops import Stops
@@ -73,13 +73,18 @@ def search_prompts(
 
 
 def _by_prompt(asked: Iterable[Asked]) -> Iterator[list[Asked]]:
-    """Yield what is asked of one prompt together: ranks that go up."""
+    """Yield what is asked of one prompt together: ranks that go up; an error in `asked` is raised behind the last."""
     group: list[Asked] = []
-    for one in asked:
-        if group and one.number <= group[-1].number:
+    try:
+        for one in asked:
+            if group and one.number <= group[-1].number:
+                yield group
+                group = []
+            group.append(one)
+    except RnnpipeError:
+        if group:
             yield group
-            group = []
-        group.append(one)
+        raise
     if group:
         yield group
 

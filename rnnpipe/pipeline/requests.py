@@ -18,7 +18,9 @@ from rnnpipe.config import plugin_from_text
 from rnnpipe.durable import read_lines
 from rnnpipe.errors import InputError, UsageError, did_you_mean
 from rnnpipe.options import bind_options
+from rnnpipe.text.arriving import LineReader
 from rnnpipe.text.rules import Named
+from rnnpipe.text.transcoding import open_bytes
 
 
 @dataclass(frozen=True)
@@ -148,9 +150,14 @@ def number_prompts(
             skip(str(error))
             continue
         for copy in range(copies):
-            name = str(given.get("id", record.line)) + (f".{copy + 1}" if copies > 1 else "")
+            name = name_of(given.get("id"), record.line) + (f".{copy + 1}" if copies > 1 else "")
             number = copy if "seed" in given or chosen.beam else (record.line - 1) * copies + copy
             yield Asked(name, given["prompt"], number, given.get("seed", seed), chosen, record.place)
+
+
+def name_of(given: object, line: int) -> str:
+    """Return the name of what a line asks for: its own id, or the line's number if that is absent or null."""
+    return str(line if given is None else given)
 
 
 def read_prompts(source: Path, *, jsonl: bool, skip: Callable[[str], None] | None = None) -> Iterator[Record]:
@@ -159,39 +166,62 @@ def read_prompts(source: Path, *, jsonl: bool, skip: Callable[[str], None] | Non
     skip: told of a line that cannot be read, which is then left out; without it InputError is raised. Options are
     checked as far as they have names and types.
     """
-    for number, place, line in _decoded(source, skip):
+    for line in Lines(source, skip):
         if not jsonl:
-            yield Record(number, place, {"prompt": line})
+            yield Record(line.number, line.place, {"prompt": line.text})
             continue
-        if not line.strip():
+        if not line.text.strip():
             continue
         try:
-            yield Record(number, place, _parse_record(line, place))
+            yield Record(line.number, line.place, _parse_record(line.text, line.place))
         except (InputError, UsageError) as error:
             if skip is None:
                 raise
             skip(str(error))
 
 
-def read_texts(source: Path) -> Iterator[tuple[str, str]]:
-    """Yield the lines of a file, each behind its place; raise InputError for one that is not UTF-8."""
-    return ((place, text) for _, place, text in _decoded(source, None))
+@dataclass(frozen=True)
+class Line:
+    """A line without its end, its number from 1, and the place that messages name."""
+
+    number: int
+    place: str
+    text: str
 
 
-def _decoded(source: Path, skip: Callable[[str], None] | None) -> Iterator[tuple[int, str, str]]:
-    if str(source) == "-" and sys.stdin is None:
-        raise InputError("standard input is closed; give texts as arguments or with --file F.")
-    name = "standard input" if str(source) == "-" else str(source)
-    with nullcontext(sys.stdin.buffer) if str(source) == "-" else source.open("rb") as file:
-        for number, line in enumerate(read_lines(file, name), 1):
-            place = f"{name}, line {number}"
-            try:
-                yield number, place, line.removeprefix(BOM if number == 1 else b"").decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                message = f"{place}, byte {error.start}: not UTF-8; texts are read as UTF-8."
-                if skip is None:
-                    raise InputError(message) from None
-                skip(message)
+class Lines:
+    """The lines of a file of UTF-8, compressed if its name says so, or with `-` those of standard input as they come.
+
+    skip: told of a line that is not UTF-8, which is then left out; without it InputError is raised.
+    """
+
+    def __init__(self, source: Path, skip: Callable[[str], None] | None = None) -> None:
+        self._source = source
+        self._skip = skip
+        self._reader: LineReader | None = None
+
+    def __iter__(self) -> Iterator[Line]:
+        piped = str(self._source) == "-"
+        if piped and sys.stdin is None:
+            raise InputError("standard input is closed; give texts as arguments or with --file F.")
+        name = "standard input" if piped else str(self._source)
+        with nullcontext(sys.stdin.buffer) if piped else open_bytes(self._source) as file:
+            self._reader = LineReader(file)
+            for number, line in enumerate(read_lines(self._reader, name), 1):
+                place = f"{name}, line {number}"
+                try:
+                    text = line.removeprefix(BOM if number == 1 else b"").decode("utf-8").rstrip("\r\n")
+                except UnicodeDecodeError as error:
+                    message = f"{place}, byte {error.start}: not UTF-8; texts are read as UTF-8."
+                    if self._skip is None:
+                        raise InputError(message) from None
+                    self._skip(message)
+                else:
+                    yield Line(number, place, text)
+
+    def waits(self) -> bool:
+        """Say whether the next line has not come yet."""
+        return self._reader is not None and self._reader.waits()
 
 
 def _parse_record(text: str, place: str) -> dict[str, Any]:

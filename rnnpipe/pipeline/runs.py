@@ -15,7 +15,7 @@ from rnnpipe.data.sequences import SequenceData
 from rnnpipe.data.tokens import TokenFolder, check_dictionary, load_tokens
 from rnnpipe.errors import InputError, UsageError
 from rnnpipe.generation.generate import Reader
-from rnnpipe.generation.translate import Side, Translator
+from rnnpipe.generation.translate import Lexicon, Translator
 from rnnpipe.models.base import Model
 from rnnpipe.models.language_model import LanguageModel
 from rnnpipe.models.pair_model import PairModel
@@ -101,7 +101,7 @@ class PairRun:
     def translator(self) -> Translator:
         """Return a model of these weights with the rules and dictionaries of both sides; the run keeps its own."""
         source, target = (
-            Side(each, load_rules(each.rules.cleaner, each.rules.tokenizer)) for each in (self.source, self.target)
+            Lexicon(each, load_rules(each.rules.cleaner, each.rules.tokenizer)) for each in (self.source, self.target)
         )
         model = build_pair_model(self.config, _pair_sizes(self.source, self.target), self.source.ids)
         model.load_state_dict(self.model.state_dict())

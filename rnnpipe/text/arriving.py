@@ -1,0 +1,53 @@
+"""Lines of a stream as they arrive, for one who would rather work on those that are there than wait for more."""
+
+from __future__ import annotations
+
+import select
+from typing import Protocol
+
+
+class Readable(Protocol):
+    """What bytes can be read from."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """Return the next bytes, at most so many; nothing at the end."""
+        ...
+
+
+_PIECE = 1 << 16
+
+
+class LineReader:
+    """The lines of a binary stream from which nothing has been read yet.
+
+    It reads below the stream's own buffer, which would wait until it is full, and of which nobody can tell what it has.
+    """
+
+    def __init__(self, file: Readable) -> None:
+        self._file: Readable = getattr(file, "raw", file)
+        self._held = bytearray()
+        self._ended = False
+
+    def readline(self, limit: int = -1) -> bytes:
+        """Return the next line with its end, at most `limit` bytes of it; nothing at the end of the stream."""
+        seen = 0
+        while (end := self._held.find(b"\n", seen)) < 0 and not self._ended and not 0 <= limit <= len(self._held):
+            seen = len(self._held)
+            piece = self._file.read(_PIECE)
+            self._ended = not piece
+            self._held += piece or b""
+        stop = len(self._held) if end < 0 else end + 1
+        if limit >= 0:
+            stop = min(stop, limit)
+        line = bytes(self._held[:stop])
+        del self._held[:stop]
+        return line
+
+    def waits(self) -> bool:
+        """Say whether the next line has not arrived; where the system cannot tell, as of a file in memory, it has."""
+        if self._ended or b"\n" in self._held:
+            return False
+        try:
+            return not select.select([self._file], [], [], 0)[0]
+        except (OSError, TypeError, ValueError):
+            return False
