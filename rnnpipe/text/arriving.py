@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Readable(Protocol):
@@ -24,7 +24,7 @@ class LineReader:
     """
 
     def __init__(self, file: Readable) -> None:
-        self._file: Readable = getattr(file, "raw", file)
+        self._file: Any = getattr(file, "raw", file)
         self._held = bytearray()
         self._ended = False
 
