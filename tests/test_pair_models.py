@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from rnnpipe.config import TrainingConfig
 from rnnpipe.data.pairs import Pairs, make_batch, side_of
-from rnnpipe.models.autoencoder import VariationalAutoencoder
+from rnnpipe.models.autoencoder import Autoencoder, VariationalAutoencoder
+from rnnpipe.models.encoder_decoder import EncoderDecoder
 from rnnpipe.models.encoders import Embedding
-from rnnpipe.models.hierarchical import VHRED
+from rnnpipe.models.hierarchical import HRED, VHRED
 from rnnpipe.models.latent import divergence
 from rnnpipe.models.pair_model import PairModel, PairParts
 from rnnpipe.models.recurrent import Recurrent
@@ -32,8 +34,8 @@ def parts(**changes: Any) -> PairParts:
         "joint": False,
         "source_id": lambda token: 0,
         "embed": lambda size: Embedding(size, size=6, std=0.5),
-        "recur": lambda inputs, hidden, both: Recurrent("gru", inputs, hidden or 8, bidirectional=both),
-        "hidden_size": 8,
+        "recur": lambda inputs, hidden, both: Recurrent("gru", inputs, hidden or 16, bidirectional=both),
+        "hidden_size": 16,
         "num_layers": 1,
         "dropout": 0.0,
         "tied": False,
@@ -166,3 +168,41 @@ def test_scheduled_sampling_drops_within_the_step_too() -> None:
     assert not torch.equal(logits(), logits())
     logits().sum().backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+# --- learning ---
+
+LEARNERS: list[tuple[Any, dict[str, Any]]] = [
+    (EncoderDecoder, {"attention": "none"}),
+    (EncoderDecoder, {"attention": "general"}),
+    (EncoderDecoder, {"attention": "additive", "input_feeding": True}),
+    (Transformer, {"heads": 2}),
+    (HRED, {}),
+    (VHRED, {"latent_size": 2, "anneal_steps": 50}),
+    (Autoencoder, {"code_size": 4}),
+    (VariationalAutoencoder, {"code_size": 4, "anneal_steps": 2000}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), LEARNERS, ids=lambda value: getattr(value, "__name__", None) or "")
+def test_every_model_learns_what_each_source_becomes(kind: Any, options: dict[str, Any]) -> None:
+    """Six pairs, whose targets differ: whoever knows nothing of the source has log 6 nats a pair at the least."""
+    texts = [[n, 0, n] for n in range(1, 7)]
+    targets = texts if issubclass(kind, Autoencoder) else texts[2:] + texts[:2]
+    pairs = Pairs(*(side_of([np.array(text, np.uint32) for text in side]) for side in (texts, targets)))
+    torch.manual_seed(0)
+    model = kind(parts(embed=lambda size: Embedding(size, size=8, std=1.0)), **options)
+    batch = make_batch(pairs, np.arange(6), END, END)
+    objective = PairObjective(pairs, None, END, END, TrainingConfig(), 0)
+    optimizer = torch.optim.Adam(model.parameters(), 0.03)
+    for _ in range(80):
+        optimizer.zero_grad()
+        objective.loss(model, batch, None)[0].backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    found = loss_of(model, pairs)
+    chance = math.log(6) / 4  # a token, the end of a target one of them
+    if kind is VariationalAutoencoder:  # its latent variable alone tells of the source, and costs what it tells
+        assert found.nats > chance
+        assert found.reconstruction < chance / 2
+    else:
+        assert found.nats < chance / 2
