@@ -299,7 +299,7 @@ def test_refusals_name_what_cannot_be_fused() -> None:
     assert "is no GatedCell" in str(refusal("mgu"))
     words = "LSTM: H=4 with B=1000000000 is too large for the kernels, which count in 32 bits"
     assert refusal(LSTM, x=x.new_empty(1, 1, 3).expand(2, 10**9, 3)) == words
-    assert backend.drawback([], x, None) == "its speed has not been measured on any GPU"
+    assert backend.drawback([], x, None) == "only measuring tells where it is the fastest, which training does"
     rnn = Recurrent(LSTM, 3, 4, backend="fused", backends=[FusedBackend()])
     with pytest.raises(BackendRefusal, match="its kernels need a CUDA device, and the tensors are on cpu"):
         rnn(torch.randn(2, 3, 3))

@@ -55,6 +55,15 @@ class Selective(Protocol):
         ...
 
 
+@runtime_checkable
+class Measured(Protocol):
+    """A backend of which only measuring tells where it is the fastest. Training measures it once for what it trains."""
+
+    def to_be_measured(self, cells: Sequence[Cell], x_TBI: Tensor, lengths: Tensor | None) -> bool:
+        """Return whether it may be the fastest here; asked if it accepts."""
+        ...
+
+
 class Unavailable:
     """Stands for a backend that cannot be built: it refuses everything, with the reason.
 

@@ -46,7 +46,8 @@ class Tiles:
 class FusedBackend:
     """Runs gated cells whose `pointwise` is elementwise over [B, H] by generated kernels, on a CUDA device.
 
-    The automatic choice passes over it: no speed has been measured. `runtime.backend=fused` takes it.
+    Training measures it beside the others and takes it where it is the fastest; elsewhere the automatic choice passes
+    over it, and `runtime.backend=fused` takes it.
 
     interpret: take tensors on a CPU too, in Triton's interpreter, which TRITON_INTERPRET=1 switches on: a check, and
     some thousand times slower.
@@ -82,7 +83,11 @@ class FusedBackend:
 
     def drawback(self, cells: Sequence[Cell], x_TBI: Tensor, lengths: Tensor | None) -> str | None:
         """Decline: whether it is the fastest is not known."""
-        return "its speed has not been measured on any GPU"
+        return "only measuring tells where it is the fastest, which training does"
+
+    def to_be_measured(self, cells: Sequence[Cell], x_TBI: Tensor, lengths: Tensor | None) -> bool:
+        """Ask for it, but in the interpreter."""
+        return x_TBI.is_cuda
 
     def run(
         self, cells: Sequence[Cell], x_TBI: Tensor, states: Sequence[State], lengths: Tensor | None

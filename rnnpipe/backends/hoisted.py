@@ -91,6 +91,10 @@ class HoistedBackend:
                 return f"in plain torch it is no faster than the loop with a reduction over hidden units ({reason})"
         return None
 
+    def to_be_measured(self, cells: Sequence[Cell], x_TBI: Tensor, lengths: Tensor | None) -> bool:
+        """Ask for it on a GPU; on a CPU it has been measured."""
+        return x_TBI.is_cuda
+
     def elementwise(self, cells: Sequence[Cell], steps: int, batch: int, *, ready: bool) -> tuple[str, str | None]:
         """Return "compiled" or "plain", how training on such windows runs what is elementwise, and why it is plain.
 

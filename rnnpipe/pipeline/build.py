@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -22,7 +24,8 @@ from rnnpipe.models.pair_model import PairModel, PairParts
 from rnnpipe.models.recurrent import Recurrent
 from rnnpipe.models.sequence_model import SequenceModel
 from rnnpipe.options import bind_options
-from rnnpipe.pipeline.common import load_rules
+from rnnpipe.pipeline.common import Report, load_rules, no_report
+from rnnpipe.pipeline.fastest import Circumstances, Load, fastest
 from rnnpipe.pipeline.kind import MODELS, Kind, named_model
 from rnnpipe.plugins import full_registry
 from rnnpipe.runtime import ROW_TILE, Numerics, autocast, processor_name, resolve_device, resolve_precision
@@ -206,14 +209,19 @@ def build_optimizer(named: Named, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def resolve_numerics(
-    config: Config, model: Model, sizes: SequenceSizes | None = None, *, ready: bool = False
+    config: Config,
+    model: Model,
+    sizes: SequenceSizes | None = None,
+    *,
+    ready: bool = False,
+    report: Report = no_report,
 ) -> tuple[Numerics, dict[str, str]]:
     """Return how device, precision, backend and threads are decided here, and why faster backends refuse.
 
     A record of an earlier run in `config.numerics` is obeyed where it says more than the configuration. sizes: of the
     sequences, if it is these that the model reads; errors of theirs are not to be those of bfloat16. ready: what
-    training needs compiled is compiled now. Raises SlowBackend if only the plain loop is left and
-    `runtime.require_fast` forbids it.
+    training needs compiled is compiled now, and backends that ask for it are measured, which is reported. Raises
+    SlowBackend if only the plain loop is left and `runtime.require_fast` forbids it.
     """
     recorded = config.numerics
     device = resolve_device(_recorded(config.runtime.device, recorded.get("device")))
@@ -221,15 +229,24 @@ def resolve_numerics(
     precision = "float32" if wanted == "auto" and sizes is not None else resolve_precision(wanted, device)
     if config.runtime.threads or recorded.get("threads"):
         torch.set_num_threads(config.runtime.threads or int(recorded["threads"]))
-    model.recurrent.backend = _recorded(config.runtime.backend, recorded.get("backend"))
+    stack = model.recurrent
+    stack.backend = wanted = _recorded(config.runtime.backend, recorded.get("backend"))
     steps, lengths = config.training.text_window, None
     if sizes is not None:
         steps = min(config.training.bptt or sizes.timesteps, sizes.timesteps)
         # In windows, a sequence that has ended has the length 0.
         lengths = torch.tensor([steps if steps == sizes.timesteps else 0]) if sizes.ragged else None
-    with torch.no_grad(), autocast(torch.device("cpu"), precision if device.type == "cpu" else "float32"):
-        name, refusals = model.recurrent.refusals(model.example_input(steps), lengths)
-        elementwise, why = _elementwise(config, model.recurrent, name, steps, ready and device.type == "cpu")
+    with _asked(device, precision, [stack]) as (place, ready_there):
+        x = model.example_input(steps).to(place)
+        name, refusals = stack.refusals(x, lengths)
+        if ready and wanted == "auto":
+            varying = "sequences differ in their lengths" if lengths is not None else None
+            captured = resolve_capture(config, device.type, varying)[0] == "on"
+            batch = max(1, config.training.batch_size)
+            rows = None if lengths is None else torch.full((batch,), steps, device=place)
+            load = Load(stack, x.expand(-1, batch, *x.shape[2:]).contiguous(), rows)
+            name = fastest([load], name, Circumstances(place, precision, captured), report)
+        elementwise, why = _elementwise(config, stack, name, steps, ready and ready_there)
     if why is not None:
         refusals[f"{name}, compiled,"] = why
     _check_fast(config, name, refusals)
@@ -244,6 +261,23 @@ def resolve_numerics(
         int(recorded.get("row_tile", ROW_TILE)),
     )
     return record, refusals
+
+
+@contextmanager
+def _asked(device: torch.device, precision: str, stacks: Sequence[Recurrent]) -> Iterator[tuple[torch.device, bool]]:
+    """Have stacks where backends can be asked about them as training will run them: on the device, if it is CUDA.
+
+    Yields where that is, and whether it is the device.
+    """
+    place = device if device.type == "cuda" else torch.device("cpu")
+    firsts = [next(itertools.chain(stack.parameters(), stack.buffers()), None) for stack in stacks]
+    were = [place if first is None else first.device for first in firsts]
+    for stack in stacks:
+        stack.to(place)
+    with torch.no_grad(), autocast(place, precision if place.type == device.type else "float32"):
+        yield place, place.type == device.type
+    for stack, was in zip(stacks, were, strict=True):
+        stack.to(was)
 
 
 def _elementwise(
@@ -282,7 +316,7 @@ def describe(numerics: Numerics) -> str:
 
 
 def resolve_pair_numerics(
-    config: Config, model: Model, timesteps: int, *, ready: bool = False
+    config: Config, model: Model, timesteps: int, *, ready: bool = False, report: Report = no_report
 ) -> tuple[Numerics, dict[str, str]]:
     """Return what `resolve_numerics` returns, for a model of pairs: one backend that all its stacks accept.
 
@@ -295,9 +329,13 @@ def resolve_pair_numerics(
         torch.set_num_threads(config.runtime.threads or int(recorded["threads"]))
     stacks = model.recurrents()
     wanted = _recorded(config.runtime.backend, recorded.get("backend"))
-    with torch.no_grad(), autocast(torch.device("cpu"), precision if device.type == "cpu" else "float32"):
-        name, refusals = _common_backend(stacks, wanted, max(1, timesteps))
-        now = ready and device.type == "cpu"
+    with _asked(device, precision, stacks) as (place, ready_there):
+        name, refusals = _common_backend(stacks, wanted, max(1, timesteps), place)
+        if ready and wanted == "auto" and stacks:
+            shape = max(1, timesteps), max(1, config.training.batch_size)
+            loads = [Load(stack, torch.zeros(*shape, stack.input_size, device=place), None) for stack in stacks]
+            name = fastest(loads, name, Circumstances(place, precision, captured=False), report)
+        now = ready and ready_there
         elementwise = {_elementwise(config, stack, name, timesteps, now)[0] for stack in stacks}
         if len(elementwise) > 1:  # what one stack cannot, none does, so that one word says it of all
             plain = replace(config, numerics={**recorded, "elementwise": "plain"})
@@ -316,12 +354,14 @@ def _check_fast(config: Config, name: str, refusals: Mapping[str, str]) -> None:
         raise SlowBackend(f"only the plain loop over time is left, and runtime.require_fast forbids it ({causes}).")
 
 
-def _common_backend(stacks: Sequence[Recurrent], wanted: str, timesteps: int) -> tuple[str, dict[str, str]]:
+def _common_backend(
+    stacks: Sequence[Recurrent], wanted: str, timesteps: int, device: torch.device
+) -> tuple[str, dict[str, str]]:
     """Return the backend of highest priority that all stacks accept, "none" for no stack, and the reasons of others."""
     refusals: dict[str, str] = {}
     if not stacks:
         return "none", refusals
-    inputs = [torch.zeros(timesteps, 1, stack.input_size) for stack in stacks]
+    inputs = [torch.zeros(timesteps, 1, stack.input_size, device=device) for stack in stacks]
     if wanted != "auto":
         for stack, x in zip(stacks, inputs, strict=True):
             stack.backend = wanted

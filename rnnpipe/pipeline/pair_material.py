@@ -148,7 +148,7 @@ def pair_material(config: Config, data: PairData, report: Report = no_report) ->
             seed=config.runtime.seed,
         ),
         build=lambda config: build_pair_model(config, data.sizes, data.source.ids),
-        resolve=lambda config, model: resolve_pair_numerics(config, model, longest + 1, ready=True),
+        resolve=lambda config, model: resolve_pair_numerics(config, model, longest + 1, ready=True, report=report),
         record=record,
         differs={
             "dictionary": changed,

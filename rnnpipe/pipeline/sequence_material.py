@@ -38,7 +38,7 @@ def sequence_material(config: Config, data: SequenceData, report: Report = no_re
             tolerance=tolerance(config, data),
         ),
         build=lambda config: build_sequence_model(config, sizes),
-        resolve=lambda config, model: resolve_numerics(config, model, sizes, ready=True),
+        resolve=lambda config, model: resolve_numerics(config, model, sizes, ready=True, report=report),
         record={"sequences": digests},
         differs={"sequences": "was trained on other sequences than the dataset gives now; put that data back."},
         made_from={"sequences": digests},

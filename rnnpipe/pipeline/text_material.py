@@ -25,7 +25,7 @@ def text_material(config: Config, tokens: TokenFolder, report: Report = no_repor
     return Material(
         objective=TextObjective(train_ids, valid_ids, config.training, config.runtime.seed),
         build=lambda config: build_model(config, vocabulary.size),
-        resolve=lambda config, model: resolve_numerics(config, model, ready=True),
+        resolve=lambda config, model: resolve_numerics(config, model, ready=True, report=report),
         record={"dictionary": vocabulary.digest, "texts": made_from(tokens)},
         differs={
             "dictionary": "was trained with another dictionary; the text or its rules have changed.",
