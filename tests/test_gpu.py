@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from cli import KITCHEN, settings, succeed
 
+from rnnpipe.config import load_config
 from rnnpipe.models.recurrent import Recurrent
 from rnnpipe.plugins import full_registry
 from rnnpipe.testing import check_backend
@@ -38,3 +42,15 @@ def test_training_in_bfloat16_is_near_the_loop(name: str) -> None:
         found.append([y.detach(), *torch.autograd.grad(y.float().square().mean(), list(rnn.parameters()))])
     for reference, ours in zip(*found, strict=True):
         assert (ours.double() - reference.double()).norm() <= 0.05 * reference.double().norm()
+
+
+def test_training_measures_the_backends_and_replays_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RNNPIPE_CACHE", str(tmp_path / "cache"))
+    words = ["train", KITCHEN, "--device", "cuda", *settings(training__max_steps=12)]
+    said = succeed(*words, "-o", "run", "--capture", "on").err
+    assert "a window forward and backward takes" in said
+    assert "without capture" not in said
+    assert load_config(Path("run/config.toml")).numerics["capture"] == "on"
+    for name in ("hoisted", "fused"):
+        assert f"backend {name}" in succeed(*words, "-o", name, "--backend", name).err

@@ -20,8 +20,10 @@ from rnnpipe.config import Config, config_from_table
 from rnnpipe.data.tokens import Ids
 from rnnpipe.data.windows import stream_windows
 from rnnpipe.pipeline.build import build_model, build_optimizer
+from rnnpipe.pipeline.common import no_report
 from rnnpipe.runtime import autocast, resolve_device, resolve_precision
 from rnnpipe.training.callbacks import TrainState
+from rnnpipe.training.captured import Capture, CudaGraphs
 from rnnpipe.training.evaluate import loss_carried, loss_in_windows
 from rnnpipe.training.loop import fit
 from rnnpipe.training.text_objective import TextObjective
@@ -149,6 +151,7 @@ def _task(
         seed=0,
         folder=Path(folder),
         record={},
+        capture=Capture(CudaGraphs(), False, no_report) if device.type == "cuda" else None,  # as `rnnpipe train`
     )
 
 

@@ -121,7 +121,7 @@ def _measure(loads: Sequence[Load], name: str, where: Circumstances, clock: Cloc
 def _left_as_they_are(loads: Sequence[Load]) -> Iterator[None]:
     """Put back what measuring changes: random generators, gradients, and the backend that was asked for."""
     wanted = [load.stack.backend for load in loads]
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
         yield
     for load, backend in zip(loads, wanted, strict=True):
         load.stack.zero_grad(set_to_none=True)
