@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -336,6 +337,11 @@ def test_what_no_font_has_is_named(phrases: Path, tmp_path: Path) -> None:
         (("translate", "RUN", "x", "--file", "f"), "not both"),
         (("translate", "RUN", "x", "-n", "9"), "n-best 9 needs a beam of at least 9"),
         (("plot", "RUN", "--attention", " "), "has no token"),
+        (("train", "--dataset", PAIRS, "--set", "model.name=transformer", "--cell", "lstm"), "which has no cell"),
+        (
+            ("train", "--dataset", PAIRS, "--set", "model.name=transformer", "--set", "model.cell=gru"),
+            "model.cell=gru is of no use with model.name=transformer",
+        ),
         (("train", "--dataset", PAIRS, "--set", "model.bidirectional=true"), "model.bidirectional is of no use"),
         (("train", "--dataset", PAIRS, "--set", "model.name=language-model"), "does not fit"),
         (
@@ -369,6 +375,16 @@ def test_refusals(runs: Path, words: tuple[str, ...], message: str) -> None:
     assert found.code in (1, 2)
     assert message in found.error
     assert sorted(Path().rglob("*")) == before
+
+
+def test_a_missing_tokenizer_is_told_before_anything_is_evaluated(
+    phrases: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sacrebleu")
+    monkeypatch.setitem(sys.modules, "mecab_ko", None)
+    monkeypatch.setattr("rnnpipe.pipeline.evaluate_pairs.load_pairs", pytest.fail)
+    error = fail("eval", phrases, "--metric", "chrf,bleu", "--tokenize", "ko-mecab", code=2)
+    assert "--tokenize ko-mecab: Korean tokenization requires" in error
 
 
 def test_a_byte_order_mark_is_no_part_of_a_text(phrases: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import itertools
+import lzma
 import math
 from collections import Counter
 from pathlib import Path
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rnnpipe.config import TrainingConfig
+from rnnpipe.data.base import PARTS
 from rnnpipe.data.pairs import PairBatch, Pairs, batches_per_epoch, make_batch, pair_batches, side_of
 from rnnpipe.data.parallel import Parallel
 from rnnpipe.data.windows import Cursor
@@ -33,6 +37,7 @@ from rnnpipe.plugins import full_registry
 from rnnpipe.text.cleaning import none
 from rnnpipe.text.rules import Named, Rules, TextRules
 from rnnpipe.text.tokenizing import whitespace
+from rnnpipe.text.transcoding import open_bytes
 from rnnpipe.text.vocabulary import build_vocabulary
 from rnnpipe.training import readout_loss as readout_loss_module
 from rnnpipe.training.pair_objective import PairObjective, pair_loss, sampled_logits, target_features, wanted
@@ -65,7 +70,7 @@ def test_a_folder_has_a_file_for_each_part(tmp_path: Path) -> None:
     assert list(dataset.pairs("test")) == []
     write(tmp_path, test__en="q\n")
     with pytest.raises(InputError, match=r"test\.en: has no partner test\.de"):
-        dataset.pairs("test")
+        Parallel(folder=str(tmp_path), source="en", target="de").pairs("test")
 
 
 def test_empty_lines_keep_their_place(tmp_path: Path) -> None:
@@ -97,6 +102,7 @@ def test_tab_separated_and_json_lines(tmp_path: Path) -> None:
         ({"a.jsonl": "{}\n"}, {"file": "a.jsonl"}, 'a.jsonl, line 1: expected a text under "source"'),
         ({"a.jsonl": "[\n"}, {"file": "a.jsonl"}, "a.jsonl, line 1: not JSON"),
         ({"a.tsv": "x\tX\n"}, {"file": "b.tsv"}, r"b.tsv: no such file. Did you mean '.*a.tsv'\?"),
+        ({"a/b": ""}, {"source": "a", "target": "a"}, r"a: is a folder. .* give folder=a, and their endings"),
         ({"train.en": "x\n"}, {"folder": ".", "source": "en", "target": "de"}, "train.en: has no partner train.de"),
         ({"dev.en": "x\n"}, {"folder": ".", "source": "en", "target": "de"}, "has no train.en and train.de"),
     ],
@@ -106,19 +112,62 @@ def test_what_does_not_pair_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, text in files.items():
+        Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(text)
     with pytest.raises(InputError, match=message):
         list(Parallel(**options).pairs("train"))  # type: ignore[arg-type]
 
 
-def test_bytes_of_another_encoding_are_named_by_line_and_byte(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"x\ny\n")
+def test_bytes_of_another_encoding_are_named_by_line_byte_and_side(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes("x\nK\u00fcche\n".encode())
     (tmp_path / "b").write_bytes("X\nGr\u00fc\u00dfe\n".encode("latin-1"))
     options: dict[str, Any] = {"source": str(tmp_path / "a"), "target": str(tmp_path / "b"), "split": "1:0"}
-    with pytest.raises(InputError, match=r"b, line 2, byte 3: .* is not utf-8"):
+    with pytest.raises(InputError, match=r"b, line 2, byte 2: .* is not utf-8 .*target_encoding="):
         Parallel(**options).pairs("train")
-    assert list(Parallel(**options, encoding="latin-1").pairs("train"))[1] == ("y", "Gr\u00fc\u00dfe")
-    assert list(Parallel(**options, errors="replace").pairs("train"))[1] == ("y", "Gr\ufffd\ufffde")
+    turned = {"source": options["target"], "target": options["source"], "split": "1:0"}
+    with pytest.raises(InputError, match=r"b, line 2, byte 2: .*source_encoding="):
+        Parallel(**turned).pairs("train")  # type: ignore[arg-type]
+    whole = ("K\u00fcche", "Gr\u00fc\u00dfe")
+    assert list(Parallel(**options, target_encoding="latin-1").pairs("train"))[1] == whole
+    assert list(Parallel(**options, errors="replace").pairs("train"))[1] == ("K\u00fcche", "Gr\ufffd\ufffde")
+    with pytest.raises(InputError, match=r"a: is UTF-8, in which iso8859-1 .*source_encoding=utf-8"):
+        Parallel(**options, encoding="latin-1").pairs("train")
+    assert list(Parallel(**options, encoding="latin-1", source_encoding="utf-8").pairs("train"))[1] == whole
+    misread = Parallel(**options, encoding="latin-1", source_encoding="latin-1")
+    assert list(misread.pairs("train"))[1][0] == "K\u00c3\u00bcche", "taken at its word"
+
+
+def test_a_file_of_pairs_has_one_encoding(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_bytes("K\u00fcche\tx\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"a\.tsv, line 1, byte 1: .* Name its encoding with encoding="):
+        Parallel(file=str(tmp_path / "a.tsv")).pairs("train")
+    found = Parallel(file=str(tmp_path / "a.tsv"), encoding="latin-1", split="1:0").pairs("train")
+    assert list(found) == [("K\u00fcche", "x")]
+    with pytest.raises(UsageError, match="one encoding"):
+        Parallel(file="a.tsv", source_encoding="latin-1")
+
+
+def test_compressed_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("rnnpipe.data.parallel.open_bytes", lambda path: opened.append(path.name) or open_bytes(path))
+    (tmp_path / "train.en.gz").write_bytes(gzip.compress(b"a\nb\n"))
+    (tmp_path / "train.de.xz").write_bytes(lzma.compress(b"A\nB\n"))
+    (tmp_path / "dev.en").write_bytes(b"c\n")
+    (tmp_path / "dev.de.bz2").write_bytes(bz2.compress(b"C\n"))
+    folder = Parallel(folder=str(tmp_path), source="en", target="de")
+    for _ in range(2):
+        assert list(folder.pairs("train")) == [("a", "A"), ("b", "B")]
+        assert list(folder.pairs("valid")) == [("c", "C")]
+        assert list(folder.pairs("test")) == []
+    assert opened == ["train.en.gz", "train.de.xz", "dev.en", "dev.de.bz2"]
+    two = Parallel(source=str(tmp_path / "train.en.gz"), target=str(tmp_path / "train.de.xz"), split="1:1")
+    assert [list(two.pairs(part)) for part in PARTS] == [[("a", "A")], [("b", "B")], []]
+    assert opened[4:] == ["train.en.gz", "train.de.xz"]
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"source": "x", "target": "X"}\n'))
+    assert list(Parallel(file=str(tmp_path / "a.jsonl.gz"), split="1:0").pairs("train")) == [("x", "X")]
+    (tmp_path / "b.gz").write_bytes(b"x\n")
+    with pytest.raises(InputError, match=r"b\.gz: damaged, or not compressed"):
+        Parallel(source=str(tmp_path / "b.gz"), target=str(tmp_path / "b.gz")).pairs("train")
 
 
 def test_wide_encodings_and_byte_order_marks(tmp_path: Path) -> None:
@@ -126,6 +175,9 @@ def test_wide_encodings_and_byte_order_marks(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes("X\nY\n".encode("utf-16"))
     dataset = Parallel(source=str(tmp_path / "a"), target=str(tmp_path / "b"), split="1:0", encoding="utf-16")
     assert list(dataset.pairs("train")) == [("x", "X"), ("\u010a y", "Y")]
+    (tmp_path / "b").write_bytes("X\nä\n".encode())
+    known = Parallel(source=str(tmp_path / "a"), target=str(tmp_path / "b"), split="1:0")
+    assert list(known.pairs("train")) == [("x", "X"), ("\u010a y", "ä")], "UTF-16 is known by its mark"
     (tmp_path / "c.tsv").write_bytes(b"\xef\xbb\xbfx\tX\n")
     assert list(Parallel(file=str(tmp_path / "c.tsv"), split="1:0").pairs("train")) == [("x", "X")]
 
@@ -313,7 +365,15 @@ def test_scheduled_sampling_ends_at_teacher_forcing_and_at_the_models_own_tokens
     own = sampled_logits(model, batch, 1.0)
     assert not torch.allclose(own, target_logits(model, batch))
     ramp = objective(pairs, scheduled_sampling=0.5, scheduled_sampling_epochs=4)
-    assert [ramp._sampling_rate(Cursor(epoch)) for epoch in (0, 1, 4, 9)] == [0.0, 0.125, 0.5, 0.5]
+    assert [ramp._sampling_rate(epoch) for epoch in (0, 1, 4, 9)] == [0.0, 0.125, 0.5, 0.5]
+
+
+def test_the_rate_of_scheduled_sampling_is_that_of_a_batchs_own_epoch() -> None:
+    ramp = objective(random_pairs(5), scheduled_sampling=0.5, scheduled_sampling_epochs=4, batch_size=2)
+    rates = [ramp._sampling_rate(batch.epoch) for batch in itertools.islice(ramp.batches(Cursor()), 7)]
+    assert rates == [0.0, 0.0, 0.0, 0.125, 0.125, 0.125, 0.25], "three batches an epoch"
+    resumed = next(ramp.batches(Cursor(1, 2)))
+    assert ramp._sampling_rate(resumed.epoch) == 0.125, "the last one of its epoch"
 
 
 @pytest.mark.parametrize(

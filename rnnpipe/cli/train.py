@@ -69,6 +69,7 @@ def command(
     date. Ctrl-C saves and ends.
     """
     from rnnpipe.config import apply_settings
+    from rnnpipe.pipeline.build import check_has_cell
     from rnnpipe.pipeline.complete import complete
     from rnnpipe.pipeline.stages import Plan
 
@@ -94,6 +95,8 @@ def command(
     }
     given = [f"{key}={_toml(value)}" for key, value in flags.items() if value is not None]
     config = complete(apply_settings(config, [*given, *settings]))
+    if cell is not None:
+        check_has_cell(config)
     folder = output or default_folder(config, inputs, DEMO if demo else config.data.dataset.name)
     execute(config, folder, Plan(), dry_run, overwrite, as_json, resume=resume is not None, resume_step=resume_step)
 
@@ -178,14 +181,16 @@ def _toml(value: object) -> str:
 def default_folder(config: Config, inputs: tuple[str, ...], name: str) -> Path:
     """Return runs/NAME-LEVEL-CELL, the same for the same command, with a number if other settings have taken it.
 
-    NAME is that of the first input, or else `name`; sequences have no level.
+    NAME is that of the first input, or else `name`; sequences have no level; a model without a cell gives its own name.
     """
     from rnnpipe.errors import InputError
+    from rnnpipe.pipeline.build import has_cell
     from rnnpipe.pipeline.folder import check_may_run
 
     source = Path(inputs[0]) if inputs else Path(name)
     stem = source.parent.name if source.name == "config.toml" else source.stem
-    base = "-".join(filter(None, (stem.strip("-") or "text", config.text.level, config.model.cell.name)))
+    network = config.model.cell.name if has_cell(config) else config.model.name.name
+    base = "-".join(filter(None, (stem.strip("-") or "text", config.text.level, network)))
     number = 1
     while True:
         folder = Path("runs") / (base if number == 1 else f"{base}-{number}")

@@ -88,7 +88,7 @@ class PairBatch:
 
     A source ends with the boundary; a target begins and ends with it: all but its last id are read, all but its first
     are to be predicted. Lengths count the boundaries that are read: S of the source, T - 1 of the target.
-    `items` is how many target tokens are to be predicted.
+    `items` is how many target tokens are to be predicted, `cursor` where the next batch begins, `epoch` this one's.
     """
 
     source: Tensor
@@ -97,6 +97,7 @@ class PairBatch:
     target_lengths: Tensor
     items: int
     cursor: Cursor
+    epoch: int = 0
     resets: bool = True
 
     def to(self, device: torch.device) -> PairBatch:
@@ -105,13 +106,15 @@ class PairBatch:
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
-def make_batch(pairs: Pairs, rows: Rows, source_end: int, target_end: int, cursor: Cursor = Cursor()) -> PairBatch:
+def make_batch(
+    pairs: Pairs, rows: Rows, source_end: int, target_end: int, cursor: Cursor = Cursor(), epoch: int = 0
+) -> PairBatch:
     """Return some pairs as a batch; the ends are the ids of each side's boundary."""
     source, source_lengths = pad([pairs.source.text(row) for row in rows.tolist()], source_end)
     target, target_lengths = pad([pairs.target.text(row) for row in rows.tolist()], target_end)
     first = torch.full((1, len(rows)), target_end)
     return PairBatch(
-        source, source_lengths, torch.cat((first, target)), target_lengths, int(target_lengths.sum()), cursor
+        source, source_lengths, torch.cat((first, target)), target_lengths, int(target_lengths.sum()), cursor, epoch
     )
 
 
@@ -137,7 +140,7 @@ def pair_batches(
         for number in range(position, len(order)):
             last = number + 1 == len(order)
             behind = Cursor(epoch + last, 0 if last else number + 1)
-            yield make_batch(pairs, order[number], source_end, target_end, behind)
+            yield make_batch(pairs, order[number], source_end, target_end, behind, epoch)
         epoch, position = epoch + 1, 0
 
 

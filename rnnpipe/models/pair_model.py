@@ -49,10 +49,12 @@ class PairModel(Model):
     With `tied` the readout has the target embedding's weight (Press & Wolf 2017), and with a joint dictionary both
     sides have one embedding. A subclass defines `forward`, `begin`, `step` and `recurrents`, and leaves the readout as
     it is: a linear layer behind dropout, whose loss in training is computed with its gradient (`readout_loss`). One
-    with attention says so by `attends`, one with a latent variable is `variational` and defines `bound`.
+    with attention says so by `attends`, one with a latent variable is `variational` and defines `bound`, one without a
+    recurrent stack says so by `has_cell`.
     """
 
     reads = "pairs"
+    has_cell: ClassVar[bool] = True
     variational: ClassVar[bool] = False
 
     def __init__(self, parts: PairParts) -> None:

@@ -20,10 +20,12 @@ from rnnpipe.models.recurrent import Recurrent
 class Transformer(PairModel):
     """Multi-head attention, sinusoidal positions, residual connections and layer normalization.
 
-    The width is `model.hidden_size`, `model.num_layers` layers in encoder and decoder; `model.cell` has no part in it.
+    The width is `model.hidden_size`, `model.num_layers` layers in encoder and decoder; it takes no `model.cell`.
     `norm_first` normalizes the input of each sublayer, which trains without a long warm-up (Xiong et al. 2020); false
     is the published order. Tokens whose embedding has another size are projected.
     """
+
+    has_cell = False
 
     def __init__(
         self, parts: PairParts, *, heads: int = 4, feedforward: int | None = None, norm_first: bool = True

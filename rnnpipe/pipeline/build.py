@@ -86,6 +86,8 @@ def build_pair_model(config: Config, sizes: PairSizes, source_ids: Mapping[str, 
     model = config.model
     name = named_model(config, "pairs")
     _check_reads(name, "pairs")
+    if model.cell != ModelConfig().cell:
+        check_has_cell(config)
     parts = PairParts(
         source_size=sizes.source_size,
         target_size=sizes.target_size,
@@ -112,6 +114,18 @@ def _check_reads(name: Named, kind: Kind) -> None:
     reads = getattr(full_registry().get("model", name.name), "reads", kind)
     if reads != kind:
         raise UsageError(f"model.name={name.name} reads {reads}, and this is a task of {kind}; use {MODELS[kind]}.")
+
+
+def has_cell(config: Config) -> bool:
+    """Say whether the configured model has a recurrent cell."""
+    return bool(getattr(full_registry().get("model", config.model.name.name), "has_cell", True))
+
+
+def check_has_cell(config: Config) -> None:
+    """Raise UsageError if a cell is named for a model that has none."""
+    if not has_cell(config):
+        cell, name = config.model.cell.name, config.model.name.name
+        raise UsageError(f"model.cell={cell} is of no use with model.name={name}, which has no cell; leave it out.")
 
 
 def _check_windows(config: Config, sizes: SequenceSizes) -> None:

@@ -95,7 +95,7 @@ def evaluate_pairs(
     With metrics the part is translated and scored against its targets.
     """
     if metrics:
-        check_scoring(tokenize)  # before minutes are spent
+        check_scoring(metrics, tokenize)  # before minutes are spent
     data = load_pairs(run.config, (run.source, run.target))
     chosen = part or evaluation_part(data)
     if chosen is None:

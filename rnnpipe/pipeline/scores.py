@@ -42,11 +42,24 @@ def _require_sacrebleu() -> Any:
     return sacrebleu
 
 
-def check_scoring(tokenize: str) -> None:
-    """Raise UsageError if sacrebleu, or its tokenizer of that name, is not there."""
+def _metric(name: str, tokenize: str) -> Any:
+    """Return sacrebleu's metric; raise UsageError if sacrebleu, or what its tokenizer needs, is not there."""
+    sacrebleu = _require_sacrebleu()
+    if name == "chrf":
+        return sacrebleu.metrics.CHRF()
+    try:
+        return sacrebleu.metrics.BLEU(tokenize=tokenize, force=True)
+    except (ImportError, OSError, RuntimeError) as error:  # a tokenizer with a package or a download of its own
+        raise UsageError(f"--tokenize {tokenize}: {' '.join(str(error).split())}") from None
+
+
+def check_scoring(metrics: Sequence[str], tokenize: str) -> None:
+    """Raise UsageError if sacrebleu, its tokenizer of that name, or the package that this one needs is not there."""
     known = _require_sacrebleu().metrics.BLEU.TOKENIZERS
     if tokenize not in known:
         raise unknown_name("tokenizer", tokenize, known)
+    for name in metrics:
+        _metric(name, tokenize)
 
 
 def score(metrics: Sequence[str], translations: Sequence[str], references: Sequence[str], tokenize: str) -> list[Score]:
@@ -54,16 +67,9 @@ def score(metrics: Sequence[str], translations: Sequence[str], references: Seque
 
     tokenize: sacrebleu's tokenizer for BLEU; "none" takes the words as they stand.
     """
-    sacrebleu = _require_sacrebleu()
     scores = []
     for name in metrics:
-        if name == "bleu":
-            try:
-                metric = sacrebleu.metrics.BLEU(tokenize=tokenize, force=True)
-            except (ImportError, RuntimeError) as error:  # a tokenizer with a package of its own
-                raise UsageError(f"--tokenize {tokenize}: {' '.join(str(error).split())}") from None
-        else:
-            metric = sacrebleu.metrics.CHRF()
+        metric = _metric(name, tokenize)
         found = metric.corpus_score(list(translations), [list(references)])
         scores.append(Score(name, float(found.score), str(metric.get_signature())))
     return scores

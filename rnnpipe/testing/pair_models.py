@@ -101,6 +101,8 @@ def contract(subject: _Subject) -> str:
     model = subject.build(tied=True, joint=True)
     if not all(isinstance(stack, Recurrent) for stack in model.recurrents()):
         raise Failure("a list of its stacks by `recurrents()`", repr(model.recurrents()), "")
+    if model.has_cell != bool(model.recurrents()):
+        raise Failure(f"stacks as `has_cell`, {model.has_cell}, says", f"{len(model.recurrents())}", "")
     if type(model).read_out is not PairModel.read_out or not isinstance(model.readout, nn.Linear):
         raise Failure("the readout of PairModel, a linear layer", describe(model.readout), "training relies on it")
     if model.readout.weight is not getattr(model.target_encoder, "weight", None):

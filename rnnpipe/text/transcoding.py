@@ -95,7 +95,7 @@ def detect_encoding(path: Path, name: str, encodings: Sequence[str], errors: Err
         return encodings[0]
     with path.open("rb") as file:
         mark = file.read(4)
-    if mark.startswith(_UTF16) and mark != codecs.BOM_UTF32_LE:
+    if is_utf16(mark):
         return "utf-16"
     if len(encodings) == 1 or mark.startswith(codecs.BOM_UTF8):
         return "utf-8"
@@ -105,6 +105,11 @@ def detect_encoding(path: Path, name: str, encodings: Sequence[str], errors: Err
     if errors != "strict":
         return encodings[0]
     raise InputError(f"{name}: not valid in any of {', '.join(encodings)}; name its encoding with --encoding.")
+
+
+def is_utf16(start: bytes) -> bool:
+    """Say whether a file that begins with these bytes, four at least, has the mark of UTF-16."""
+    return start.startswith(_UTF16) and not start.startswith(codecs.BOM_UTF32_LE)
 
 
 def _reads(path: Path, encoding: str) -> bool:

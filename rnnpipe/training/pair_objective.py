@@ -73,7 +73,7 @@ class PairObjective:
 
         Its gradient counts every token of the training part alike, those of a batch of short texts too.
         """
-        sampled, smoothing = self._sampling_rate(batch.cursor), self.config.label_smoothing
+        sampled, smoothing = self._sampling_rate(batch.epoch), self.config.label_smoothing
         share = batch.items / self._mean_items()
         if sampled:
             logits = sampled_logits(model, batch, sampled).float()
@@ -86,10 +86,10 @@ class PairObjective:
         """Return how many target tokens a batch has in the mean."""
         return (len(self.train.target.ids) + len(self.train)) / self.steps_per_epoch()
 
-    def _sampling_rate(self, cursor: Cursor) -> float:
+    def _sampling_rate(self, epoch: int) -> float:
         """Return how often the decoder reads its own token in this epoch; the last epochs' rate is the configured."""
         ramp = self.config.scheduled_sampling_epochs
-        return self.config.scheduled_sampling * (min(1.0, cursor.epoch / ramp) if ramp else 1.0)
+        return self.config.scheduled_sampling * (min(1.0, epoch / ramp) if ramp else 1.0)
 
     def weight(self, batch: PairBatch) -> float:
         """Return the number of target tokens."""
