@@ -15,7 +15,6 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 Kernel = Callable[..., Any]  # takes the graph's tensors, one after the other
 
@@ -43,6 +42,7 @@ def compile_graph(graph: GraphModule) -> Kernel:
         from torch._inductor.compile_fx import compile_fx_inner
         from torch._inductor.cpu_vec_isa import valid_vec_isa_list
         from torch._inductor.decomposition import select_decomp_table
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
         # Without something that knows of symbolic shapes, of which there are none, inductor keeps no graph on disk.
         fake = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
