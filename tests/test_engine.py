@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_generation import make_reader, prompts
 
 from rnnpipe.errors import InputError
-from rnnpipe.generation.engine import NOTHING, Drawing, Drawn, Draws, Engine, Facts, Finished, Ints, Job
+from rnnpipe.generation.engine import NOTHING, PIECE, Drawing, Drawn, Draws, Engine, Facts, Finished, Ints, Job
 from rnnpipe.generation.prompts import AHEAD, Generated, Manner, Prompt, continue_prompts
 from rnnpipe.generation.samplers import Greedy, Rows, Temperature
 from rnnpipe.generation.steering import Forbid
@@ -25,14 +25,18 @@ from rnnpipe.models.recurrent import Recurrent
 
 
 class Counting:
-    """A network whose memory is all that a row has read; it draws how many tokens that was."""
+    """A network whose memory is all that a row has read; it draws how many tokens that was.
+
+    fewest: so many rows or more read pieces of their prompts ahead.
+    """
 
     boundary = 99
     context = None
     tile = 4
 
-    def __init__(self) -> None:
+    def __init__(self, fewest: int = 1) -> None:
         self.rows: list[list[int]] = []
+        self.fewest = fewest
 
     def arrange(self, order: Ints) -> None:
         self.rows = [[self.boundary] if place < 0 else list(self.rows[place]) for place in order]
@@ -41,6 +45,15 @@ class Counting:
         assert len(tokens) == len(self.rows)
         for row, token in zip(self.rows, tokens.tolist(), strict=True):
             row.append(token)
+
+    def read_ahead(self, rows: Ints, tokens: Ints) -> bool:
+        assert tokens.shape == (len(rows), PIECE)
+        assert sorted(rows) == rows.tolist()
+        if len(rows) < self.fewest:
+            return False
+        for row, piece in zip(rows, tokens.tolist(), strict=True):
+            self.rows[row] += piece
+        return True
 
     def draw(self, rows: Ints, facts: Facts, drawing: Drawing) -> Draws:
         assert sorted(rows) == rows.tolist()
@@ -56,19 +69,20 @@ class Counting:
         return Draws(np.array(drawn), np.array(drawn) / 2, [((token, 0.0),) for token in drawn])
 
 
-PROMPTS = [tuple(range(n % 5)) for n in range(40)]
+PROMPTS = [tuple(range((0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 5)[n % 6])) for n in range(40)]
 
 
 @given(
     st.integers(1, 9),
+    st.integers(1, 4),
     st.lists(st.tuples(st.integers(0, 39), st.integers(1, 6), st.booleans(), st.booleans()), max_size=40),
     st.randoms(),
 )
 @settings(max_examples=100, deadline=None)
 def test_every_job_is_drawn_from_its_own_row(
-    rows: int, jobs: list[tuple[int, int, bool, bool]], chance: random.Random
+    rows: int, fewest: int, jobs: list[tuple[int, int, bool, bool]], chance: random.Random
 ) -> None:
-    engine, drawings = Engine(Counting(), rows), (Drawing(), Drawing())
+    engine, drawings = Engine(Counting(fewest), rows), (Drawing(), Drawing())
     waiting = [
         Job(key, PROMPTS[n], drawings[kind], length, number=n, follow=follow)
         for key, (n, length, kind, follow) in enumerate(jobs)
@@ -151,6 +165,44 @@ def test_rows_and_order_change_no_bit(window: int | None, greedy: bool) -> None:
         found = generated(rows, shuffled, window=window, greedy=greedy)
         assert [one.prompt.id for one in found] == [one.id for one in shuffled], "answers come in the order of prompts"
         assert {one.prompt.id: one for one in found} == expected
+
+
+LONG = [Prompt(str(n), " ".join(f"w{(n + place) % 9}" for place in range(9 * n)), n, seed=3) for n in range(9)]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "minlstm"])
+def test_pieces_of_prompts_change_no_bit(cell: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read ahead alone and together, or token by token, texts are the same to the last bit of their probabilities."""
+    reader = make_reader(cell)
+    reader.model.float()
+    reader.precision = precision
+    manner = Manner(reader.drawing([Temperature(0.9)]), 12)
+    plain, pieces = reader.model.absorb_all, []
+    reader.model.absorb_all = lambda ids, memory: (pieces.append(ids.shape), plain(ids, memory))[1]
+    found = [
+        list(continue_prompts(reader.engine(rows), reader.tokens, reader.rules, LONG, manner)) for rows in (1, 3, 64)
+    ]
+    used = reader.network._pieces_are_steps
+    assert used or cell == "minlstm", "a scan adds up in another order"
+    assert {shape[0] for shape in pieces} == {PIECE}
+    monkeypatch.setattr(TorchNetwork, "read_ahead", lambda *args: False)
+    pieces.clear()
+    expected = list(continue_prompts(reader.engine(7), reader.tokens, reader.rules, LONG, manner))
+    assert pieces == []
+    assert found == [expected] * 3
+
+
+def test_where_a_piece_leaves_other_bits_it_is_read_token_by_token() -> None:
+    reader = make_reader()
+    manner = Manner(reader.drawing([Temperature(0.9)]), 12)
+    plain = reader.model.absorb_all
+    expected = list(continue_prompts(reader.engine(3), reader.tokens, reader.rules, LONG, manner))
+    assert reader.network._pieces_are_steps
+    other = make_reader()
+    other.model.absorb_all = lambda ids, memory: (plain(ids, memory)[0] * (1 + 1e-12), plain(ids, memory)[1])
+    assert list(continue_prompts(other.engine(3), other.tokens, other.rules, LONG, manner)) == expected
+    assert not other.network._pieces_are_steps
 
 
 def test_where_the_number_of_rows_changes_bits_it_is_always_the_same() -> None:

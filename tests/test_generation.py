@@ -140,11 +140,11 @@ def test_draw_never_takes_a_forbidden_token(seed: int) -> None:
     assert set(draw(logits, rows(8, seed)).tolist()) == {1}
 
 
-def make_reader(*, window: int | None = None) -> Reader:
+def make_reader(cell: str = "lstm", *, window: int | None = None) -> Reader:
     torch.manual_seed(0)
     counts = {word.encode(): 20 - n for n, word in enumerate(WORDS)}
     vocabulary = build_vocabulary(counts, RULES)
-    model = LanguageModel(Embedding(vocabulary.size, size=8), Recurrent("lstm", 8, 16), vocabulary.size, window=window)
+    model = LanguageModel(Embedding(vocabulary.size, size=8), Recurrent(cell, 8, 16), vocabulary.size, window=window)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0.0, 0.6)
     rules = partial(load_rules, RULES.cleaner, RULES.tokenizer)()

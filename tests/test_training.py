@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rnnpipe.config import Config, TrainingConfig, config_from_table
+from rnnpipe.config import Config, TrainingConfig, apply_settings, config_from_table
 from rnnpipe.data.tokens import Ids
 from rnnpipe.errors import DivergedError, InputError, Interrupted
 from rnnpipe.pipeline.build import build_model, build_optimizer
@@ -61,7 +61,7 @@ def task(folder: Path, settings: Config, *, valid: Ids | None = None, seed: int 
         model=model,
         objective=TextObjective(text(), text(300) if valid is None else valid, settings.training, seed),
         config=settings.training,
-        make_optimizer=partial(build_optimizer, settings.training.optimizer),
+        make_optimizer=functools.partial(build_optimizer, settings.training.optimizer),
         device=torch.device("cpu"),
         precision="float32",
         seed=seed,
@@ -137,22 +137,32 @@ CASES: dict[str, dict[str, Any]] = {
     "window": {"training.window": 5},
     "plateau": {"training.schedule": "plateau", "training.plateau_patience": 0},
     "epochs": {"training.max_steps": 0, "training.epochs": 1, "training.evaluate_every": 0},
-    **{
-        f"optimizer {n}": {"training.optimizer": n}
-        for n in ("sgd", "muon", "adagrad", "rprop", "asgd", "radam", "lbfgs")
-    },
+    **{f"optimizer {n}": {"training.optimizer": n} for n in ("sgd", "muon", "adagrad", "rprop", "asgd", "radam")},
+    "optimizer lbfgs": {"training.optimizer": "lbfgs", "training.optimizer.max_iter": 4},
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("stop", [7, 10, 20])
-def test_resuming_gives_the_same_bits(tmp_path: Path, case: str, stop: int) -> None:
-    """Interrupted in the middle of an epoch, on a step with an evaluation and on one without, and gone on with."""
-    from rnnpipe.config import apply_settings
+@pytest.fixture(scope="module")
+def straight_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Config, Path]]:
+    """Return a function that gives a case's settings and the folder of a training that nothing interrupted."""
 
-    settings = apply_settings(config(max_steps=26), [f"{k}={json.dumps(v)}" for k, v in CASES[case].items()])
-    straight, parted = tmp_path / "straight", tmp_path / "parted"
-    fit(task(straight, settings), [], never)
+    @functools.cache
+    def trained(case: str) -> tuple[Config, Path]:
+        settings = apply_settings(config(max_steps=26), [f"{k}={json.dumps(v)}" for k, v in CASES[case].items()])
+        folder = tmp_path_factory.mktemp("straight")
+        fit(task(folder, settings), [], never)
+        return settings, folder
+
+    return trained
+
+
+@pytest.mark.parametrize("stop", [7, 10, 20])
+@pytest.mark.parametrize("case", CASES)
+def test_resuming_gives_the_same_bits(
+    tmp_path: Path, case: str, stop: int, straight_run: Callable[[str], tuple[Config, Path]]
+) -> None:
+    """Interrupted in the middle of an epoch, on a step with an evaluation and on one without, and gone on with."""
+    (settings, straight), parted = straight_run(case), tmp_path
     with pytest.raises(Interrupted, match=f"at step {stop};"):
         fit(task(parted, settings), [], after(stop))
     checkpoint = pick_checkpoint(parted / "checkpoints", "last")

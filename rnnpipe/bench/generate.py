@@ -140,6 +140,9 @@ class _Counted:
         self.steps.append((len(tokens), 0))
         self.network.read(tokens)
 
+    def read_ahead(self, rows: Ints, tokens: Ints) -> bool:
+        return False
+
     def draw(self, rows: Ints, facts: Facts, drawing: Drawing) -> Draws:
         self.steps.append((0, len(rows)))
         return self.network.draw(rows, facts, drawing)

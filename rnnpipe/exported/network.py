@@ -63,6 +63,10 @@ class OnnxNetwork:
             parts.append(self._session.run(None, dict(zip(self._inputs, block, strict=True))))
         self._leaves = parts[0] if len(parts) == 1 else [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
 
+    def read_ahead(self, rows: Ints, tokens: Ints) -> bool:
+        """Return False: the graph is of one timestep."""
+        return False
+
     def draw(self, rows: Ints, facts: Facts, drawing: Drawing) -> Draws:
         """Return the next token of some rows; all sums over the vocabulary are in float64."""
         logits = self._leaves[0][rows].astype(np.float64)

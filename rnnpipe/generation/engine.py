@@ -1,7 +1,8 @@
 """A continuous batch: texts join and leave between two tokens, and a row never depends on its neighbours.
 
 A recurrent network's state has one size however long its text is. So a row is free as soon as its text ends, the next
-text takes it at once, and prompts of any length are read beside rows that already draw, a token a row at a time.
+text takes it at once, and prompts of any length are read beside rows that already draw, a token a row at a time; or in
+pieces ahead of them, where a network does that faster and to the same bits.
 
 Nothing here needs torch: a network of torch and one in ONNX Runtime are run by the same engine. What is known of the
 rows lies in arrays: at a thousand rows an object for each row and token would take as long as the network.
@@ -20,6 +21,8 @@ import numpy as np
 
 BATCH_ROWS = 1024  # of an engine, where nobody asks for another number
 NOTHING = -1  # in the place of a token where there is none: behind a row's last, or drawn where none is allowed
+PIECE = 16  # tokens of a prompt that a network may read at once
+_AHEAD = 1024  # tokens that are read ahead in a step, about: nobody who draws waits long for those who read
 _CHUNK = 256  # tokens of a row that are kept beside those of the others; what is longer is cut off in such pieces
 _CROWDED = 7 / 8  # the rows are moved together when fewer than this share of them is in use
 
@@ -125,6 +128,13 @@ class Network(Protocol):
         """Read one token a row [N]."""
         ...
 
+    def read_ahead(self, rows: Ints, tokens: Ints) -> bool:
+        """Read `PIECE` tokens [B, PIECE] in some rows, given in ascending order, and nothing in the others.
+
+        Return False, with nothing read, where `read` would be as fast, or leave other bits.
+        """
+        ...
+
     def draw(self, rows: Ints, facts: Facts, drawing: Drawing) -> Draws:
         """Return the next token of some rows, given in ascending order."""
         ...
@@ -178,6 +188,7 @@ class Engine:
     def step(self) -> list[Drawn | Finished]:
         """Draw a token for each row whose prompt is read, and read one token in each; return what is to be told."""
         self._take_rows()
+        self._read_ahead()
         running, unread = self._running[: self._used], self._unread[: self._used]
         tokens: Ints = np.zeros(self._used, np.int64)  # a row that has ended reads anything once more
         reading = np.flatnonzero(running & (unread > 0))
@@ -188,6 +199,20 @@ class Engine:
         if running.any():
             self.network.read(tokens)
         return told
+
+    def _read_ahead(self) -> None:
+        """Read pieces of long prompts, apart from the other rows, as far as the network finds that faster."""
+        unread, read = self._unread[: self._used], 0
+        while read < _AHEAD:
+            rows = np.flatnonzero(self._running[: self._used] & (unread >= PIECE))
+            if not len(rows):
+                return
+            starts = [len(self._prompts[row]) - unread[row] for row in rows]
+            pieces = [self._prompts[row][start : start + PIECE] for row, start in zip(rows, starts, strict=True)]
+            if not self.network.read_ahead(rows, np.stack(pieces)):
+                return
+            unread[rows] -= PIECE
+            read += self._tiles(len(rows)) * self.network.tile * PIECE
 
     def _by_drawing(self, rows: Ints) -> Iterator[tuple[Ints, Drawing]]:
         """Yield the rows of each drawing, which are drawn together."""

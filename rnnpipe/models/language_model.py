@@ -109,6 +109,11 @@ class LanguageModel(Model):
         lengths = torch.where(full, lengths, lengths + 1)
         return recent.scatter(1, lengths[:, None] - 1, tokens[:, None]), lengths
 
+    def absorb_all(self, ids: Tensor, memory: Memory) -> Memory:
+        """Read some tokens of every row [T, B]; return the memory behind them. Not for a model with a window."""
+        y, state = self.recurrent(self.encoder(ids), memory[1])
+        return y[-1], state
+
     def foresee(self, memory: Memory) -> Tensor:
         """Return the logits [B, V] of the token behind what each row has read, one token at least."""
         if self.window is None:
