@@ -438,20 +438,21 @@ def test_an_author_begins_with_a_few_lines(kind: str, tmp_path: Path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 @pytest.mark.parametrize(
-    ("cell", "backend"),
+    ("cell", "backend", "measured"),
     [
-        ("lstm", "cudnn"),
-        ("cifg", "hoisted (compiled)"),
-        ("layernorm-lstm", "hoisted (compiled)"),
-        ("lru", "scan"),
-        ("mgu", "loop"),
+        ("lstm", "cudnn", {"cudnn", "hoisted"}),
+        ("cifg", "hoisted (compiled)", {"hoisted"}),
+        ("layernorm-lstm", "hoisted (compiled)", {"hoisted"}),
+        ("lru", "scan", {"scan"}),
+        ("mgu", "loop", {"loop"}),
     ],
 )
-def test_the_backend_on_a_device_that_is_not_here(cell: str, backend: str):
+def test_the_backend_on_a_device_that_is_not_here(cell: str, backend: str, measured: set[str]):
     facts = succeed("plugins", "show", cell, "--device", "cuda", "--json").json()[0]
     choice = facts["choice"]
     assert (choice["device"], choice["here"], choice["precision"]) == ("cuda", False, "float32")
     assert choice["backend"] == backend
+    assert set(choice["measured"]) - {"fused"} == measured, "fused needs Triton"
     assert facts["backends"][backend.split()[0]] is None
     assert (
         "on cuda (none is here: told for one with its compiler), float32"

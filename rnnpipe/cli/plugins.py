@@ -116,6 +116,8 @@ def _print(facts: dict[str, Any]) -> None:
     if choice := facts["choice"]:
         away = "" if choice["here"] else " (none is here: told for one with its compiler)"
         click.echo(f"on {choice['device']}{away}, {choice['precision']}, {choice['shape']}: {choice['backend']}")
+        if len(choice["measured"]) > 1:
+            click.echo(f"  training measures {', '.join(choice['measured'])} and takes the fastest")
         for backend, reason in choice["passed_over"].items():
             click.echo(f"  {backend} is passed over: {reason}")
 

@@ -260,6 +260,7 @@ def resolve_numerics(
             rows = None if lengths is None else torch.full((batch,), steps, device=place)
             load = Load(stack, x.expand(-1, batch, *x.shape[2:]).contiguous(), rows)
             name = fastest([load], name, Circumstances(place, precision, captured), report)
+            refusals.pop(name, None)  # what made the choice by priority pass over it
         elementwise, why = _elementwise(config, stack, name, steps, ready and ready_there)
     if why is not None:
         refusals[f"{name}, compiled,"] = why
@@ -325,8 +326,9 @@ def resolve_capture(config: Config, device: str, varying: str | None) -> tuple[L
 
 
 def describe(numerics: Numerics) -> str:
-    """Return the backend in words: its name, and how it runs what is elementwise if it has the choice."""
-    return numerics.backend if numerics.elementwise is None else f"{numerics.backend} ({numerics.elementwise})"
+    """Return the backend in words: its name, how it runs what is elementwise if it has the choice, what is replayed."""
+    name = numerics.backend if numerics.elementwise is None else f"{numerics.backend} ({numerics.elementwise})"
+    return f"{name}, steps replayed as CUDA graphs" if numerics.capture == "on" else name
 
 
 def resolve_pair_numerics(

@@ -14,6 +14,7 @@ from rnnpipe.backends.base import Compiling, choose
 from rnnpipe.cells.base import Cell
 from rnnpipe.errors import UsageError
 from rnnpipe.models.recurrent import Recurrent
+from rnnpipe.pipeline.fastest import Load, to_be_measured
 from rnnpipe.runtime import autocast, resolve_device, resolve_precision
 
 
@@ -23,7 +24,8 @@ class Choice:
 
     here: the device is there; if not, this is told for one with its compiler. backend: its name, and how it runs what
     is elementwise if it has the choice. answers: by name, None for a backend that takes the cell, otherwise why not.
-    passed_over: why those that take it are not the automatic choice, as far as they have been asked.
+    passed_over: why those that take it are not the automatic choice, as far as they have been asked. measured: those of
+    which training takes the fastest; `backend` alone if there is nothing to measure.
     """
 
     device: str
@@ -33,6 +35,7 @@ class Choice:
     backend: str
     answers: dict[str, str | None]
     passed_over: dict[str, str]
+    measured: tuple[str, ...]
 
 
 def parse_shape(text: str) -> tuple[int, int, int, int]:
@@ -61,10 +64,11 @@ def backend_choice(cell: type[Cell], device: str, shape: str) -> Choice:
         answers = stack.answers(x)
         chosen, refusals = choose(stack.backends, "auto", stack.cells(), x, None)
         name = chosen.name
+        measured = to_be_measured([Load(stack, x, None)], name)
         if isinstance(chosen, Compiling):
             name += f" ({chosen.elementwise(stack.cells(), T, B, ready=False)[0]})"
-    passed_over = {other: reason for other, reason in refusals.items() if answers[other] is None}
-    return Choice(device, here, precision, shape, name, answers, passed_over)
+    passed = {other: why for other, why in refusals.items() if answers[other] is None and other not in measured}
+    return Choice(device, here, precision, shape, name, answers, passed, tuple(measured))
 
 
 def _find(device: str) -> tuple[str, bool]:

@@ -55,11 +55,10 @@ class Circumstances:
 def fastest(loads: Sequence[Load], first: str, where: Circumstances, report: Report, clock: Clock | None = None) -> str:
     """Return the name of the backend that runs all loads fastest, forward and backward.
 
-    Measured are `first`, which is the choice by priority, and those that accept all loads and ask for it; without any
-    there is nothing to measure. Times of the same circumstances and versions are not taken again. clock: instead of a
-    median of several runs.
+    Measured are those that `to_be_measured` names; without any but `first` there is nothing to measure. Times of the
+    same circumstances and versions are not taken again. clock: instead of a median of several runs.
     """
-    candidates = _candidates(loads, first)
+    candidates = to_be_measured(loads, first)
     if candidates == [first]:
         return first
     path = cache_folder() / FILE
@@ -80,7 +79,8 @@ def fastest(loads: Sequence[Load], first: str, where: Circumstances, report: Rep
     return best
 
 
-def _candidates(loads: Sequence[Load], first: str) -> list[str]:
+def to_be_measured(loads: Sequence[Load], first: str) -> list[str]:
+    """Return the choice by priority and the backends that accept all loads and ask to be measured, by name."""
     asking: list[set[str]] = []
     for load in loads:
         answers = load.stack.answers(load.x, load.lengths)
