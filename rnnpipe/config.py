@@ -100,6 +100,7 @@ class TrainingConfig:
     plateau_factor: float = 0.5
     plateau_patience: int = 2
     clip_norm: float = 1.0  # 0: no clipping
+    average: float = 0.0  # of the weights over steps, each worth this share of the next: evaluated and saved; 0: off
     patience: int = 0  # stop after this many evaluations without improvement (1: as Keras's 0); 0: never
     evaluate_every: int = 0  # steps; 0: at the end of each epoch
     evaluation_window: int = 256
@@ -397,6 +398,7 @@ def check(config: Config, source: str) -> None:
         ("training.plateau_factor", training.plateau_factor, 0 < training.plateau_factor < 1, "between 0 and 1"),
         ("training.plateau_patience", training.plateau_patience, training.plateau_patience >= 0, "0 or more"),
         ("training.clip_norm", training.clip_norm, training.clip_norm >= 0, "0 (no clipping) or more"),
+        ("training.average", training.average, 0 <= training.average < 1, "a number from 0 (off) to below 1"),
         ("training.patience", training.patience, training.patience >= 0, "0 (never stop early) or more"),
         ("training.evaluate_every", training.evaluate_every, training.evaluate_every >= 0, "0 (each epoch) or more"),
         ("training.evaluation_window", training.evaluation_window, training.evaluation_window >= 1, "1 or more"),

@@ -237,6 +237,7 @@ def test_a_wrong_setting(setting: str, message: str) -> None:
         ("training.plateau_factor", ["0", "1", "nan"], ["0.5"]),
         ("training.plateau_patience", ["-1"], ["0"]),
         ("training.clip_norm", ["-1", "nan"], ["0", "inf"]),
+        ("training.average", ["1", "-0.1", "nan"], ["0", "0.999"]),
         ("training.patience", ["-1"], ["0"]),
         ("training.evaluate_every", ["-1"], ["0"]),
         ("training.evaluation_window", ["0"], ["1"]),

@@ -66,7 +66,7 @@ def learnt() -> VariationalAutoencoder:
     model = VariationalAutoencoder(parts(), code_size=1).double()
     batch = make_batch(pairs_of(*TEXTS), np.arange(len(TEXTS)), END, END)
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
-    for _ in range(150):
+    for _ in range(100):
         optimizer.zero_grad()
         features, _ = target_features(model, batch)
         F.cross_entropy(model.read_out(features), wanted(batch)).backward()  # type: ignore[no-untyped-call]

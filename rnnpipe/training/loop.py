@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from rnnpipe.durable import make_directory
 from rnnpipe.errors import DivergedError, InputError, Interrupted
 from rnnpipe.models.recurrent import States, detach
 from rnnpipe.runtime import autocast
+from rnnpipe.training.averaging import Average
 from rnnpipe.training.callbacks import Callback, TrainState
 from rnnpipe.training.captured import CapturedStep, Gradients
 from rnnpipe.training.checkpoints import (
@@ -98,6 +100,7 @@ class _Fit:
             parameters = list(self.model.parameters())
             self.captured = CapturedStep(task.capture, parameters, self._gradients, self.optimizer, task.device)
         self.schedule = Schedule(self.config)
+        self.average = Average(self.model, self.config.average) if self.config.average else None
         self.state: States | None = None
         self.cursor = Cursor()
         self.step = self.items = 0
@@ -135,6 +138,8 @@ class _Fit:
             self._run(should_stop)
         except DivergedError as error:
             raise DivergedError(f"{error} {self._keep_last_good()}") from None
+        if self.average:
+            self.average.settle()
         self._tell("on_end")
         return self._train_state()
 
@@ -144,7 +149,8 @@ class _Fit:
         due = self.evaluation_due
         while True:
             if due:
-                self._evaluate()
+                with self._averaged():
+                    self._evaluate()
                 self._save(evaluation_due=False)
             if self._done():
                 break
@@ -171,6 +177,10 @@ class _Fit:
         if self.config.evaluate_every:
             return self.step % self.config.evaluate_every == 0
         return batch.cursor.position == 0
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Have the model use the average of its weights for a block, where there is one."""
+        return self.average.applied() if self.average else nullcontext()
 
     def _weights_are_finite(self) -> bool:
         return all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters())
@@ -249,6 +259,8 @@ class _Fit:
             self.state = None
         else:
             self.skipped_in_a_row = 0
+            if self.average:
+                self.average.update()
             weight = self.objective.weight(batch)
             self.items += batch.items
             self.interval.loss += loss * weight
@@ -318,6 +330,7 @@ class _Fit:
             "optimizer": self.optimizer.state_dict(),
             "recurrent": self.state or (),
             "random": random_state(),
+            **({"average": self.average.state()} if self.average else {}),
         }
         state = {
             **self.task.record,
@@ -340,7 +353,9 @@ class _Fit:
         }
         folder = self.task.folder / "checkpoints"
         # The rows are on the disk before the checkpoint that counts on them.
-        path = save_checkpoint(folder, self.step, self.model.state_dict(), training, state, self.metrics.record())
+        with self._averaged():
+            weights = self.model.state_dict()
+            path = save_checkpoint(folder, self.step, weights, training, state, self.metrics.record())
         prune_checkpoints(folder, self.best_step)
         self.saved_step, self.saved_seconds = self.step, self.seconds
         return path
@@ -350,6 +365,8 @@ class _Fit:
         saved, training = checkpoint.state, checkpoint.training()
         _check_numbers(saved)
         self.model.load_state_dict(checkpoint.weights())
+        if self.average:
+            self.average.restore(training["average"])
         self.optimizer.load_state_dict(training["optimizer"])
         self.state = (
             tuple(tuple(leaf.to(self.task.device) for leaf in layer) for layer in training["recurrent"]) or None

@@ -13,7 +13,7 @@ from torch import Tensor
 from rnnpipe.data.sequences import SequenceBatch
 from rnnpipe.data.windows import Cursor
 from rnnpipe.durable import make_directory
-from rnnpipe.errors import InputError, Interrupted
+from rnnpipe.errors import InputError, Interrupted, UsageError
 from rnnpipe.models.recurrent import States
 from rnnpipe.runtime import autocast
 from rnnpipe.training.callbacks import Callback, TrainState
@@ -41,8 +41,14 @@ def fit_in_one_pass(
 ) -> TrainState:
     """Gather over one epoch (or `training.max_steps` batches of it), solve, evaluate and save; return where it ended.
 
-    Raises Interrupted, with the sums saved, once `should_stop()` is true before the last batch.
+    Raises Interrupted, with the sums saved, once `should_stop()` is true before the last batch, and UsageError for a
+    configuration that asks for the average of the weights behind steps, of which there are none.
     """
+    if task.config.average:
+        raise UsageError(
+            f"training.average={task.config.average}: the mean of weights is of descent, step by step; a trainer in "
+            "one pass takes 0."
+        )
     make_directory(task.folder)
     kept = task.resume.metrics if task.resume else None
     with MetricsWriter(task.folder, columns(task.objective), kept) as metrics:
