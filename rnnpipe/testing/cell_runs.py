@@ -22,7 +22,7 @@ from rnnpipe.testing.things import attempt
 CASES = [
     Sizes(T, B, H, layers, padded, zeros=not padded and layers == 1)
     for T, B, H, layers in [
-        *((T, B, H, 1) for T, B, H in itertools.product((1, 7, 63), (1, 3), (5, 33))),
+        *((T, B, H, 1) for T, B, H in itertools.product((1, 7, 33), (1, 3), (5, 33))),
         (7, 3, 5, 2),
         (33, 3, 33, 2),
     ]
