@@ -145,6 +145,27 @@ def test_what_cannot_be_recorded_runs_as_it_is_and_says_why(tmp_path: Path) -> N
         fit(_looking(job(tmp_path / "on", chosen, Tape())), [], never)
 
 
+class _Once(Tape):
+    """Records once, so that the update of what it has recorded cannot be."""
+
+    def record(self, work: Any) -> Any:
+        if self.recorded:
+            raise RuntimeError("no room")
+        return super().record(work)
+
+
+def test_where_only_the_gradients_can_be_recorded_nothing_is(tmp_path: Path) -> None:
+    chosen = settings_of("dropout, two layers, cosine")
+    fit(job(tmp_path / "plain", chosen), [], never)
+    said: list[str] = []
+    tape = _Once()
+    given = dataclasses.replace(job(tmp_path / "auto", chosen), capture=Capture(tape, False, said.append))
+    fit(given, [], never)
+    assert_same(tmp_path / "auto", tmp_path / "plain")
+    assert said == ["warning: training goes on without capture: the step cannot be recorded (RuntimeError: no room)."]
+    assert (tape.recorded, tape.replayed) == (1, 1)
+
+
 def test_the_command_says_why_it_does_not_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["train", KITCHEN, "-o", "run", "--device", "cpu", *settings(training__max_steps=2)]

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -250,9 +251,11 @@ def resolve_numerics(
         steps = min(config.training.bptt or sizes.timesteps, sizes.timesteps)
         # In windows, a sequence that has ended has the length 0.
         lengths = torch.tensor([steps if steps == sizes.timesteps else 0]) if sizes.ragged else None
-    with _asked(device, precision, [stack]) as (place, ready_there):
-        x = model.example_input(steps).to(place)
-        name, refusals = stack.refusals(x, lengths)
+    with _moved([stack], device) as place:
+        asking = partial(_asking, place, device, precision)
+        with asking():
+            x = model.example_input(steps).to(place)
+            name, refusals = stack.refusals(x, lengths)
         if ready and wanted == "auto":
             varying = "sequences differ in their lengths" if lengths is not None else None
             captured = resolve_capture(config, device.type, varying)[0] == "on"
@@ -261,7 +264,8 @@ def resolve_numerics(
             load = Load(stack, x.expand(-1, batch, *x.shape[2:]).contiguous(), rows)
             name = fastest([load], name, Circumstances(place, precision, captured), report)
             refusals.pop(name, None)  # what made the choice by priority pass over it
-        elementwise, why = _elementwise(config, stack, name, steps, ready and ready_there)
+        with asking():
+            elementwise, why = _elementwise(config, stack, name, steps, ready and place.type == device.type)
     if why is not None:
         refusals[f"{name}, compiled,"] = why
     _check_fast(config, name, refusals)
@@ -279,20 +283,23 @@ def resolve_numerics(
 
 
 @contextmanager
-def _asked(device: torch.device, precision: str, stacks: Sequence[Recurrent]) -> Iterator[tuple[torch.device, bool]]:
-    """Have stacks where backends can be asked about them as training will run them: on the device, if it is CUDA.
-
-    Yields where that is, and whether it is the device.
-    """
+def _moved(stacks: Sequence[Recurrent], device: torch.device) -> Iterator[torch.device]:
+    """Have stacks on a CUDA device, where backends are to be asked about them; for others the CPU answers."""
     place = device if device.type == "cuda" else torch.device("cpu")
     firsts = [next(itertools.chain(stack.parameters(), stack.buffers()), None) for stack in stacks]
     were = [place if first is None else first.device for first in firsts]
     for stack in stacks:
         stack.to(place)
-    with torch.no_grad(), autocast(place, precision if place.type == device.type else "float32"):
-        yield place, place.type == device.type
+    yield place
     for stack, was in zip(stacks, were, strict=True):
         stack.to(was)
+
+
+@contextmanager
+def _asking(place: torch.device, device: torch.device, precision: str) -> Iterator[None]:
+    """Be in the precision of training, as far as the place where backends are asked is where it will be."""
+    with torch.no_grad(), autocast(place, precision if place.type == device.type else "float32"):
+        yield
 
 
 def _elementwise(
@@ -345,17 +352,20 @@ def resolve_pair_numerics(
         torch.set_num_threads(config.runtime.threads or int(recorded["threads"]))
     stacks = model.recurrents()
     wanted = _recorded(config.runtime.backend, recorded.get("backend"))
-    with _asked(device, precision, stacks) as (place, ready_there):
-        name, refusals = _common_backend(stacks, wanted, max(1, timesteps), place)
+    with _moved(stacks, device) as place:
+        asking = partial(_asking, place, device, precision)
+        with asking():
+            name, refusals = _common_backend(stacks, wanted, max(1, timesteps), place)
         if ready and wanted == "auto" and stacks:
             shape = max(1, timesteps), max(1, config.training.batch_size)
             loads = [Load(stack, torch.zeros(*shape, stack.input_size, device=place), None) for stack in stacks]
             name = fastest(loads, name, Circumstances(place, precision, captured=False), report)
-        now = ready and ready_there
-        elementwise = {_elementwise(config, stack, name, timesteps, now)[0] for stack in stacks}
-        if len(elementwise) > 1:  # what one stack cannot, none does, so that one word says it of all
-            plain = replace(config, numerics={**recorded, "elementwise": "plain"})
-            elementwise = {_elementwise(plain, stack, name, timesteps, now)[0] for stack in stacks}
+        now = ready and place.type == device.type
+        with asking():
+            elementwise = {_elementwise(config, stack, name, timesteps, now)[0] for stack in stacks}
+            if len(elementwise) > 1:  # what one stack cannot, none does, so that one word says it of all
+                plain = replace(config, numerics={**recorded, "elementwise": "plain"})
+                elementwise = {_elementwise(plain, stack, name, timesteps, now)[0] for stack in stacks}
     for stack in stacks:
         stack.backend = name
     _check_fast(config, name, refusals)

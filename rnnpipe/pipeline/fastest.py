@@ -58,7 +58,8 @@ def fastest(loads: Sequence[Load], first: str, where: Circumstances, report: Rep
     Measured are those that `to_be_measured` names; without any but `first` there is nothing to measure. Times of the
     same circumstances and versions are not taken again. clock: instead of a median of several runs.
     """
-    candidates = to_be_measured(loads, first)
+    with torch.no_grad(), autocast(where.device, where.precision):
+        candidates = to_be_measured(loads, first)
     if candidates == [first]:
         return first
     path = cache_folder() / FILE

@@ -56,8 +56,14 @@ class CudaGraphs:
     def record(self, work: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
         """Capture a function; torch's generator of the device is registered with the graph, so dropout draws anew."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
-            result = work()
+        try:
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+                result = work()
+        except Exception:
+            # The generator would take every later draw for one inside the graph that failed.
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            generator.graphsafe_set_state(generator.clone_state())
+            raise
         return result, graph.replay
 
 
@@ -152,7 +158,7 @@ class CapturedStep:
 
     @contextlib.contextmanager
     def _trying(self) -> Iterator[None]:
-        """Take it as said that nothing more can be recorded where that fails once."""
+        """Where recording fails, go on without it altogether, those steps too that have been recorded."""
         try:
             yield
         except Exception as error:  # of a model or optimizer of any origin: it runs as it is
@@ -161,6 +167,7 @@ class CapturedStep:
                 raise UsageError(f"runtime.capture=on: the step cannot be recorded ({reason}); use auto.") from error
             self.capture.report(f"warning: training goes on without capture: the step cannot be recorded ({reason}).")
             self._failed = True
+            self._recorded.clear()
 
 
 class StaticUpdate:
