@@ -6,7 +6,11 @@ import csv
 from pathlib import Path
 
 import pytest
+import torch
 from cli import fail, succeed
+from tape import Tape
+
+from rnnpipe.bench.cells import bench_cells
 
 
 def test_rows_and_refusals() -> None:
@@ -46,6 +50,16 @@ def test_a_table_for_people() -> None:
     assert "ratio to nn.LSTM" in result.out
     assert "hoisted plain" in result.out
     assert "gru: scan refuses:" in result.err
+
+
+def test_replays_are_timed_in_the_place_of_passes() -> None:
+    tape = Tape()
+    rows, _ = bench_cells(["cifg"], ["3x2x4x5"], 2, ["float32"], lambda line: None, tape)
+    assert {row.label for row in rows} == {"hoisted plain, captured", "loop, captured"}
+    assert tape.recorded == 4, "two backends, the peer and the bare products"
+    assert tape.replayed == 1 + 2 * 4, "the peer once before the rounds"
+    if not torch.cuda.is_available():
+        assert "there is none here" in fail("bench", "cells", "--cell", "cifg", "--captured", code=2)
 
 
 @pytest.mark.parametrize("shape", ["64x64", "0x1x1x1", "axbxcxd", ""])

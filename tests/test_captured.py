@@ -36,7 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
         "training.batch_size": 8,
     },
     "no clipping, plateau": {"training.clip_norm": 0.0, "training.schedule": "plateau"},
-    "cifg": {"model.cell": "cifg"},
+    "an average of the weights": {"model.cell": "cifg", "training.average": 0.9},
     "minlstm": {"model.cell": "minlstm"},
     "slstm": {"model.cell": "slstm", "runtime.precision": "bfloat16"},
     "optimizer sgd": {"training.optimizer": "sgd", "training.optimizer.lr": 0.1, "training.optimizer.momentum": 0.9},

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from rnnpipe.backends.base import Backend, Compiling, refusal_of
 from rnnpipe.bench.products import bare_products
+from rnnpipe.errors import UsageError
 from rnnpipe.models.recurrent import Recurrent
 from rnnpipe.pipeline.choice import parse_shape
 from rnnpipe.plugins import full_registry
 from rnnpipe.runtime import autocast, resolve_device, resolve_precision
+from rnnpipe.training.captured import CudaGraphs, Recorder
 
 Report = Callable[[str], None]
 
@@ -31,7 +33,8 @@ class CellRow:
 
     form: "compiled" or "plain" where a backend has the choice. first_seconds: of the first call, which compiles.
     ratio: its tokens a second by those of nn.LSTM; of_bound: the time of its matrix products alone by its own, None
-    where they are unknown; both the median of the ratios round by round.
+    where they are unknown; both the median of the ratios round by round. captured: all of these ran recorded, and only
+    their replays were timed.
     """
 
     cell: str
@@ -44,11 +47,12 @@ class CellRow:
     first_seconds: float
     ratio: float
     of_bound: float | None
+    captured: bool
 
     @property
     def label(self) -> str:
-        """The backend, and its form where it has the choice."""
-        return f"{self.backend} {self.form}".rstrip()
+        """The backend, its form where it has the choice, and whether it was captured."""
+        return f"{self.backend} {self.form}".rstrip() + (", captured" if self.captured else "")
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,17 @@ class Refused:
 
 
 def bench_cells(
-    names: Sequence[str], shapes: Sequence[str], rounds: int, precisions: Sequence[str], report: Report
+    names: Sequence[str],
+    shapes: Sequence[str],
+    rounds: int,
+    precisions: Sequence[str],
+    report: Report,
+    recorder: Recorder | None = None,
 ) -> tuple[list[CellRow], list[Refused]]:
-    """Measure forward and backward of one layer of each cell (all that are registered if none is named)."""
+    """Measure forward and backward of one layer of each cell (all that are registered if none is named).
+
+    recorder: have everything recorded and time the replays.
+    """
     device = resolve_device("auto")
     sizes = [parse_shape(shape) for shape in shapes]
     cases = list(itertools.product(zip(shapes, sizes, strict=True), [resolve_precision(p, device) for p in precisions]))
@@ -72,8 +84,8 @@ def bench_cells(
     refused: list[Refused] = []
     for (shape, (T, B, I, H)), precision in cases:  # noqa: E741
         x = torch.randn(T, B, I, device=device)
-        peer = nn.LSTM(I, H).to(device)
-        _seconds(peer, x, precision)
+        peer = _ready(_pass(nn.LSTM(I, H).to(device), x, precision), recorder)
+        peer()
         for name in names or full_registry().names("cell"):
             stack = Recurrent(name, I, H).to(device)
             taken: list[_Candidate] = []
@@ -83,8 +95,15 @@ def bench_cells(
                         refused.append(Refused(name, backend.name, shape, reason))
                     elif (form := _form(backend, stack, T, B)) is not None:
                         taken.append(_Candidate(backend, form))
-            rows += _measure(name, shape, stack, taken, peer, x, rounds, precision, report)
+            rows += _measure(name, shape, stack, taken, peer, x, rounds, precision, report, recorder)
     return rows, refused
+
+
+def graphs() -> Recorder:
+    """Return what records as CUDA graphs; raise UsageError where there is no CUDA device."""
+    if not torch.cuda.is_available():
+        raise UsageError("--captured: there are CUDA graphs on a CUDA device only, and there is none here.")
+    return CudaGraphs()
 
 
 @dataclass(frozen=True)
@@ -118,23 +137,27 @@ def _measure(
     shape: str,
     stack: Recurrent,
     taken: Sequence[_Candidate],
-    peer: nn.LSTM,
+    peer: Callable[[], object],
     x: Tensor,
     rounds: int,
     precision: str,
     report: Report,
+    recorder: Recorder | None,
 ) -> list[CellRow]:
     """Measure the backends of one cell and the peer in turns."""
-    first = [_seconds(_using(stack, candidate.backend), x, precision) for candidate in taken]
-    products = bare_products(stack.cells()[0], x, precision)
+    passes = [_pass(stack, x, precision, candidate.backend) for candidate in taken]
+    first = [_timed(work, x) for work in passes]
+    passes = [_ready(work, recorder) for work in passes]
+    bare = bare_products(stack.cells()[0], x, precision)
+    products = None if bare is None else _ready(bare, recorder)
     times: list[list[float]] = [[] for _ in taken]
     ratios: list[list[float]] = [[] for _ in taken]
     bounds: list[list[float]] = [[] for _ in taken]
     for _ in range(rounds):
-        base = _seconds(peer, x, precision)
+        base = _timed(peer, x)
         bound = None if products is None else _timed(products, x)
-        for number, candidate in enumerate(taken):
-            seconds = _seconds(_using(stack, candidate.backend), x, precision)
+        for number, work in enumerate(passes):
+            seconds = _timed(work, x)
             times[number].append(seconds)
             ratios[number].append(base / seconds)
             if bound is not None:
@@ -154,30 +177,37 @@ def _measure(
             first_seconds=first[number],
             ratio=statistics.median(ratios[number]),
             of_bound=statistics.median(bounds[number]) if bounds[number] else None,
+            captured=recorder is not None,
         )
         rows.append(row)
         report(f"{name}, {row.label}, {shape}, {precision}: {row.ratio:.2f} of {PEER}")
     return rows
 
 
-def _using(stack: Recurrent, backend: Backend) -> Recurrent:
-    stack.backends, stack.backend = [backend], backend.name
-    return stack
+def _pass(module: nn.Module, x: Tensor, precision: str, backend: Backend | None = None) -> Callable[[], object]:
+    """Return what runs a module forward and backward; a stack with one backend."""
 
-
-def _seconds(module: nn.Module, x: Tensor, precision: str) -> float:
-    """Return the seconds of one forward and backward pass."""
-    module.zero_grad(set_to_none=True)
-
-    def train() -> None:
+    def work() -> None:
+        if isinstance(module, Recurrent) and backend is not None:
+            module.backends, module.backend = [backend], backend.name
+        module.zero_grad(set_to_none=True)
         with autocast(x.device, precision):
             y = module(x)[0]
         y.float().sum().backward()
 
-    return _timed(train, x)
+    return work
 
 
-def _timed(work: Callable[[], None], x: Tensor) -> float:
+def _ready(work: Callable[[], object], recorder: Recorder | None) -> Callable[[], object]:
+    """Return what is timed: the work as it is, or its replay."""
+    if recorder is None:
+        return work
+    for _ in range(3):
+        recorder.warm(work)
+    return recorder.record(work)[1]
+
+
+def _timed(work: Callable[[], object], x: Tensor) -> float:
     _wait(x)
     begun = time.perf_counter()
     work()

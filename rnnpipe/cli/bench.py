@@ -133,6 +133,7 @@ def vectors(tokens: Path, epochs: int, rounds: int, as_json: bool) -> None:
     show_default=True,
     help="Of all; may be repeated.",
 )
+@click.option("--captured", is_flag=True, help="Replay each as a CUDA graph, nn.LSTM too.")
 @click.option("--csv", "table", type=PATH, metavar="FILE", help="Also write the rows as CSV.")
 @click.option("--plot", type=PATH, metavar="PNG", help="Also draw the ratios (extra `plot`).")
 @json_option
@@ -141,15 +142,16 @@ def cells_(
     shapes: str,
     rounds: int,
     precisions: tuple[str, ...],
+    captured: bool,
     table: Path | None,
     plot: Path | None,
     as_json: bool,
 ) -> None:
     """Measure every backend of every cell, forward and backward, against nn.LSTM of the same sizes, in turns."""
-    from rnnpipe.bench.cells import PEER, bench_cells, by_backend, to_csv
+    from rnnpipe.bench.cells import PEER, bench_cells, by_backend, graphs, to_csv
     from rnnpipe.durable import write_bytes
 
-    rows, refused = bench_cells(cells, shapes.split(","), rounds, precisions, say)
+    rows, refused = bench_cells(cells, shapes.split(","), rounds, precisions, say, graphs() if captured else None)
     if table is not None:
         write_bytes(table, to_csv(rows))
         say(f"written: {table}")
