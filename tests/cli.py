@@ -127,7 +127,7 @@ def start(*words: object, environment: Mapping[str, str] | None = None, **option
 def spawn(*words: object, environment: Mapping[str, str] | None = None, **options: Any) -> Result:
     """Run the command line in a process of its own."""
     with start(*words, environment=environment, **options) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     return Result(process.returncode, out or "", err or "")
 
 
@@ -138,7 +138,7 @@ def python(code: str, *words: object, **options: Any) -> Result:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=300,
         check=False,
         **options,
     )

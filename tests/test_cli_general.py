@@ -245,7 +245,7 @@ def test_a_reader_that_has_had_enough_ends_it_quietly(run: Path):
         assert process.stderr is not None
         assert process.stdout.readline().startswith("the ")
         process.stdout.close()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=300) == 0
         assert process.stderr.read() == ""
 
 
@@ -310,7 +310,7 @@ def test_a_signal_during_training_saves_and_says_where(name: str, code: int):
             if line.startswith("step "):
                 break
         process.send_signal(getattr(signal, name))
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     assert process.returncode == code
     assert out == ""
     assert "stopping after this step and saving" in err

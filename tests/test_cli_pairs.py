@@ -227,7 +227,7 @@ def test_lines_are_answered_as_they_come(phrases: Path, monkeypatch: pytest.Monk
         try:
             for line in ("the cook buys the fish today .\n", "does the child see the boat ?\nthe c"):
                 os.write(write_end, line.encode())
-                seen.append(answers.get(timeout=30))
+                seen.append(answers.get(timeout=300))
             os.write(write_end, b"ook")
         finally:
             os.close(write_end)

@@ -65,7 +65,7 @@ def test_a_run_has_one_writer_and_its_lock_dies_with_it() -> None:
             assert "run: another process is writing there" in error
         assert process.poll() is None
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     assert verify(Path("run")).problems == []
     succeed("train", KITCHEN, "-o", "run", *settings(), "--overwrite")
     assert not [name for name in entries(Path("run")) if "lock" in name]
@@ -104,7 +104,7 @@ def test_a_second_signal_ends_it_at_once(name: str) -> None:
         process.send_signal(getattr(signal, name))
         wait_for(process, "stopping after this step")
         process.send_signal(getattr(signal, name))
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     assert process.returncode == -getattr(signal, name)  # which a shell reports as 128 + its number
     assert (out, err) == ("", "")
     found = verify(Path("run"))
@@ -124,7 +124,7 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
             wait_for(process, "step ")
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     assert process.returncode == 143
     assert "saved in run/checkpoints" in err
 
