@@ -180,6 +180,7 @@ def test_the_loss_of_a_variational_model_is_told_as_a_bound(tmp_path: Path) -> N
     told = succeed("eval", "run").out
     assert f"loss at most {found['loss_nats']:.4f} nats a target token, perplexity at most" in told
     assert f"{bound['divergence_nats']:.4f} for the variable (KL divergence)" in told
+    assert "the true ones before it given; an upper bound |" in Path("run/README.md").read_text()
 
 
 def test_a_separator_must_be_a_token(tmp_path: Path) -> None:

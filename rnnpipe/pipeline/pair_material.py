@@ -16,8 +16,9 @@ from rnnpipe.pipeline.build import build_pair_model, resolve_pair_numerics
 from rnnpipe.pipeline.common import Report, load_rules, no_report
 from rnnpipe.pipeline.dictionary import check_vocabulary, learn
 from rnnpipe.pipeline.folder import DICTIONARY, TARGET_DICTIONARY
-from rnnpipe.pipeline.kind import build_dataset
+from rnnpipe.pipeline.kind import build_dataset, named_model
 from rnnpipe.pipeline.material import Material
+from rnnpipe.plugins import full_registry
 from rnnpipe.text.counting import Counts
 from rnnpipe.text.rules import TextRules
 from rnnpipe.text.vocabulary import Vocabulary, build_vocabulary
@@ -130,6 +131,8 @@ def pair_material(config: Config, data: PairData, report: Report = no_report) ->
         f"dictionaries: {_size(data)}"
     )
     longest = int(train.source.lengths.max())
+    model = full_registry().get("model", named_model(config, "pairs").name)
+    bound = "; an upper bound" if getattr(model, "variational", False) else ""
     record = {
         "dictionary": data.source.digest,
         "target_dictionary": data.target.digest,
@@ -165,7 +168,7 @@ def pair_material(config: Config, data: PairData, report: Report = no_report) ->
             ("target rules", f"`{json.dumps(data.target.rules.brief())}`"),
             ("vocabularies", _size(data)),
         ],
-        evaluated="of every target token, the true ones before it given",
+        evaluated=f"of every target token, the true ones before it given{bound}",
     )
 
 
