@@ -63,16 +63,21 @@ class Twice(GatedCell):
 
 
 class Normed(GatedCell):
-    """A reduction over H, which has no diagonal Jacobian."""
+    """A reduction over H, which has no diagonal Jacobian.
+
+    It forgets: with gains of 1 and all of r it is chaotic from some hundred units on, so that 511 timesteps on no digit
+    of the loop's own result is certain.
+    """
 
     input_gates = recurrent_gates = 1
 
     def __init__(self, input_size: int, hidden_size: int, *, bias: bool = True) -> None:
         super().__init__(input_size, hidden_size, bias=bias)
         self.norm = nn.LayerNorm(hidden_size)
+        nn.init.constant_(self.norm.weight, 0.5)
 
     def pointwise(self, u: Gates, r: Gates, state: State) -> State:
-        return (torch.tanh(self.norm(u[0] + r[0])),)
+        return (torch.tanh(self.norm(u[0] + r[0] / 4)),)
 
 
 class Exponential(LSTM):
@@ -92,7 +97,9 @@ def check_against_loop(backend: HoistedBackend, cells: list[Cell], sizes: Sizes)
     assert backend.refusal(cells, inputs.x, inputs.lengths) is None
     expected = run(LoopBackend(), cells, inputs)
     pairs = run(backend, cells, inputs).pairs(expected)
-    largest = max(1.0, *(float(theirs.detach().abs().max()) for _, _, theirs in pairs))  # LayerNorm's gradients explode
+    largest = max(
+        1.0, *(float(theirs.detach().abs().max()) for _, _, theirs in pairs)
+    )  # gradients are sums over T and B
     expect_near(pairs, "the loop's", str(sizes), atol=1e-11 * largest)
     with torch.no_grad():
         y, finals = backend.run(cells, inputs.x, inputs.states, inputs.lengths)
