@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,13 +15,14 @@ from hypothesis import strategies as st
 from rnnpipe.errors import InputError
 from rnnpipe.generation.blocks import blocks
 from rnnpipe.text.arriving import LineReader
+from rnnpipe.text.transcoding import open_bytes
 
 
 class Drip(io.BytesIO):
     """Gives a few bytes at a time, as a pipe may."""
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        return super().read(3)
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return super().read1(3)
 
 
 @given(st.lists(st.sampled_from([b"", b"a", b"bcdefg", b"\r", b"\n"])), st.integers(-1, 5))
@@ -30,6 +34,15 @@ def test_lines_are_those_of_a_file(pieces: list[bytes], limit: int) -> None:
         assert dripping.readline(limit) == line
         if not line:
             break
+
+
+def test_what_stands_before_damage_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "cut.gz"
+    path.write_bytes(gzip.compress(b"a\nb\nc\n")[:-4])
+    with pytest.raises(InputError, match="damaged"), open_bytes(path) as file:
+        lines = LineReader(file)
+        assert [lines.readline() for _ in range(3)] == [b"a\n", b"b\n", b"c\n"]
+        lines.readline()
 
 
 def test_it_is_told_whether_a_line_has_arrived() -> None:
@@ -53,25 +66,20 @@ def test_it_is_told_whether_a_line_has_arrived() -> None:
 @given(st.lists(st.booleans(), max_size=20), st.integers(1, 5))
 def test_a_block_ends_where_the_next_item_would_be_waited_for(waits: list[bool], size: int) -> None:
     asked = iter(waits)
-    expected: list[list[int]] = [[]]
-    for number, waited in enumerate(waits):
-        expected[-1].append(number)
-        if len(expected[-1]) == size or waited:
-            expected.append([])
-    items = iter(range(len(waits)))
-    found = blocks(items, size, lambda: next(asked))
-    # The answer of `waits` is not asked for where a block is full.
-    full = [number for block in expected if len(block) == size for number in block[-1:]]
-    asked = iter([waited for number, waited in enumerate(waits) if number not in full])
-    assert list(found) == [block for block in expected if block]
+    found = list(blocks(range(len(waits)), size, lambda: next(asked)))
+    assert [item for block in found for item in block] == list(range(len(waits)))
+    asked = iter(waits)
+    for block in found[:-1]:
+        told = [next(asked) for _ in block[: size - 1]]  # behind a full block nothing is asked
+        assert told == [len(block) < size and item == block[-1] for item in block[: size - 1]]
 
 
 def test_an_error_comes_behind_what_was_made_before_it() -> None:
-    def items() -> object:
+    def items() -> Iterator[int]:
         yield from range(5)
         raise InputError("bad")
 
-    found = blocks(items(), 3)  # type: ignore[arg-type]
+    found = blocks(items(), 3)
     assert [next(found), next(found)] == [[0, 1, 2], [3, 4]]
     with pytest.raises(InputError, match="bad"):
         next(found)

@@ -87,8 +87,6 @@ def build_pair_model(config: Config, sizes: PairSizes, source_ids: Mapping[str, 
     model = config.model
     name = named_model(config, "pairs")
     _check_reads(name, "pairs")
-    if model.cell != ModelConfig().cell:
-        check_has_cell(config)
     parts = PairParts(
         source_size=sizes.source_size,
         target_size=sizes.target_size,
@@ -180,6 +178,8 @@ def check_names(config: Config, sizes: SequenceSizes | None = None) -> None:
 def check_pair_names(config: Config, sizes: PairSizes, source_ids: Mapping[str, int]) -> None:
     """Raise UsageError where `check_names` does, for a dataset of pairs."""
     check_training_names(config)
+    if config.model.cell != ModelConfig().cell:
+        check_has_cell(config)
     model = build_pair_model(config, sizes, source_ids)
     if config.training.scheduled_sampling and model.variational:
         raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,7 @@ import torch
 from rnnpipe.data.base import PARTS, PairDataset, Part
 from rnnpipe.errors import InputError, UsageError, unknown_name
 from rnnpipe.generation.translate import Search, Translation
-from rnnpipe.pipeline.kind import build_dataset
-from rnnpipe.pipeline.pair_material import PairData, load_pairs
+from rnnpipe.pipeline.pair_material import PairData, load_pairs, pair_dataset
 from rnnpipe.pipeline.runs import PairRun
 from rnnpipe.pipeline.scores import Score, check_scoring, score
 from rnnpipe.training.pair_objective import PairLoss, pair_loss
@@ -96,7 +95,8 @@ def evaluate_pairs(
     """
     if metrics:
         check_scoring(metrics, tokenize)  # before minutes are spent
-    data = load_pairs(run.config, (run.source, run.target))
+    dataset = pair_dataset(run.config)
+    data = load_pairs(run.config, (run.source, run.target), dataset)
     chosen = part or evaluation_part(data)
     if chosen is None:
         raise InputError(f"dataset '{data.name}': has neither a test nor a validation part; name one with --part.")
@@ -125,14 +125,13 @@ def evaluate_pairs(
     if not metrics:
         return evaluation
     return replace(
-        evaluation, translated=translate_part(run, part_texts(run, chosen), metrics, search or Search(), tokenize)
+        evaluation, translated=translate_part(run, part_texts(dataset, chosen), metrics, search or Search(), tokenize)
     )
 
 
-def part_texts(run: PairRun, part: str) -> list[tuple[str, str]]:
+def part_texts(dataset: PairDataset, part: str) -> list[tuple[str, str]]:
     """Return the texts of a part; raise UsageError if every target is empty, so that nothing can be scored against."""
     assert part in PARTS
-    dataset = cast("PairDataset", build_dataset(run.config.data.dataset))
     texts = list(dataset.pairs(part))
     if not any(target.strip() for _, target in texts):
         raise UsageError(f"the targets of part '{part}' are empty; there is nothing to score against.")

@@ -44,13 +44,21 @@ class PairData:
         return {part: pairs.digest for part, pairs in self.parts.items()}
 
 
-def load_pairs(config: Config, vocabularies: tuple[Vocabulary, Vocabulary] | None = None) -> PairData:
+def pair_dataset(config: Config) -> PairDataset:
+    """Return the configured dataset, which is one of pairs."""
+    return cast("PairDataset", build_dataset(config.data.dataset))
+
+
+def load_pairs(
+    config: Config, vocabularies: tuple[Vocabulary, Vocabulary] | None = None, dataset: PairDataset | None = None
+) -> PairData:
     """Read the configured dataset, build the dictionaries from its training part unless given, and encode all parts.
 
+    dataset: the configured one, where somebody has made it already.
     Raises InputError for a dataset without a training part, or a side without a token that occurs often enough.
     """
     name = config.data.dataset.name
-    dataset = cast("PairDataset", build_dataset(config.data.dataset))
+    dataset = pair_dataset(config) if dataset is None else dataset
     texts = {str(part): found for part in PARTS if (found := list(dataset.pairs(part)))}
     if "train" not in texts:
         raise InputError(f"dataset '{name}': has no pairs in its part 'train'.")

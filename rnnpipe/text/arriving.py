@@ -14,17 +14,18 @@ class Readable(Protocol):
         ...
 
 
-_PIECE = 1 << 16
+_PIECE = 1 << 16  # at least what a stream may hold in its buffer
 
 
 class LineReader:
-    """The lines of a binary stream from which nothing has been read yet.
+    """The lines of a binary stream, read in pieces as they come: a buffered stream would wait until its buffer is full.
 
-    It reads below the stream's own buffer, which would wait until it is full, and of which nobody can tell what it has.
+    Of such a stream no piece is left in its buffer, so that the system can tell whether there is more.
     """
 
     def __init__(self, file: Readable) -> None:
-        self._file: Any = getattr(file, "raw", file)
+        self._file: Any = file
+        self._read = getattr(file, "read1", file.read)
         self._held = bytearray()
         self._ended = False
 
@@ -33,7 +34,7 @@ class LineReader:
         seen = 0
         while (end := self._held.find(b"\n", seen)) < 0 and not self._ended and not 0 <= limit <= len(self._held):
             seen = len(self._held)
-            piece = self._file.read(_PIECE)
+            piece = self._read(_PIECE)
             self._ended = not piece
             self._held += piece or b""
         stop = len(self._held) if end < 0 else end + 1

@@ -32,6 +32,7 @@ from rnnpipe.pipeline.evaluate_pairs import PairEvaluation, Translated, evaluate
 from rnnpipe.pipeline.evaluate_sequences import SequenceEvaluation, evaluate_lengths, evaluate_sequences, measure
 from rnnpipe.pipeline.forecast import forecast_series
 from rnnpipe.pipeline.kind import build_dataset
+from rnnpipe.pipeline.pair_material import pair_dataset
 from rnnpipe.pipeline.runs import PairRun, Run, SequenceRun, open_any_run, read_record, run_tokens
 from rnnpipe.pipeline.scores import METRICS
 from rnnpipe.text.rules import Named
@@ -97,7 +98,7 @@ class Trained:
 
     @cached_property
     def _texts(self) -> list[tuple[str, str]]:
-        return part_texts(self.pairs, self.pair_evaluation.part)
+        return part_texts(pair_dataset(self.pairs.config), self.pair_evaluation.part)
 
     def translate(self, search: Search) -> Translated:
         """Return the part's sources translated, and every score of them."""
