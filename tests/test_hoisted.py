@@ -97,9 +97,8 @@ def check_against_loop(backend: HoistedBackend, cells: list[Cell], sizes: Sizes)
     assert backend.refusal(cells, inputs.x, inputs.lengths) is None
     expected = run(LoopBackend(), cells, inputs)
     pairs = run(backend, cells, inputs).pairs(expected)
-    largest = max(
-        1.0, *(float(theirs.detach().abs().max()) for _, _, theirs in pairs)
-    )  # gradients are sums over T and B
+    # Gradients are sums over T and B.
+    largest = max(1.0, *(float(theirs.detach().abs().max()) for _, _, theirs in pairs))
     expect_near(pairs, "the loop's", str(sizes), atol=1e-11 * largest)
     with torch.no_grad():
         y, finals = backend.run(cells, inputs.x, inputs.states, inputs.lengths)

@@ -102,7 +102,7 @@ def bench_cells(
 def graphs() -> Recorder:
     """Return what records as CUDA graphs; raise UsageError where there is no CUDA device."""
     if not torch.cuda.is_available():
-        raise UsageError("--captured: there are CUDA graphs on a CUDA device only, and there is none here.")
+        raise UsageError("--captured: CUDA graphs need a CUDA device, and there is none here.")
     return CudaGraphs()
 
 
