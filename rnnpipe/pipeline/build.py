@@ -326,7 +326,7 @@ def resolve_capture(config: Config, device: str, varying: str | None) -> tuple[L
     if trainer != TrainingConfig().trainer.name:
         why = f"the trainer '{trainer}' takes no steps that could be recorded"
     if device != "cuda":
-        why = f"CUDA graphs need a CUDA device"
+        why = "CUDA graphs need a CUDA device"
     if why is not None and wanted == "on":
         raise UsageError(f"runtime.capture=on: {why}. Use auto or off.")
     return ("on", None) if why is None else ("off", why)
