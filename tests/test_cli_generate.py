@@ -309,7 +309,9 @@ def test_beams(letters: Path):
     assert succeed("replay", "beams.jsonl:5", "--json").json() == {
         "same": True, "difference": None, "text": rows[4]["text"]
     }  # fmt: skip
-    bad = call("generate", letters, "--jsonl", "--file", "-", "--beam", 2, "-n", 2, stdin=b'{"prompt": "a"}\n{\n')
+    bad = call(
+        "generate", letters, "--jsonl", "--file", "-", "--beam", 2, "-n", 2, stdin=b'{"prompt": "a", "id": null}\n{\n'
+    )
     assert bad.code == 1 and "line 2: not JSON" in bad.error
     assert [row["id"] for row in bad.jsonl()] == ["1.1", "1.2"], "what came before is answered"
     assert "use --beam 3" in fail("generate", letters, "a", "--beam", 2, "-n", 3, code=2)

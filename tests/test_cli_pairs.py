@@ -440,6 +440,15 @@ def test_pairs_with_an_empty_side_are_left_out_of_training(tmp_path: Path) -> No
     assert "has no validation part" in result.err
 
 
+def test_a_part_of_empty_texts_has_no_unknown_words(tmp_path: Path) -> None:
+    Path("pairs.tsv").write_text("a b\tA B\n" * 20 + "\n" * 20)
+    dataset = "parallel:file=pairs.tsv,split=1:1"
+    succeed("train", "--dataset", dataset, "-o", "run", *small(training__epochs=0, training__max_steps=2))
+    found = succeed("eval", "run", "--json").json()
+    assert (found["pairs"], found["tokens"]) == (20, 20), "the end of each"
+    assert found["unknown_rate"] == {"source": 0.0, "target": 0.0}
+
+
 @pytest.mark.gpu
 def test_a_gpu_translates_as_the_cpu_does(phrases: Path) -> None:
     if not torch.cuda.is_available():
