@@ -256,10 +256,10 @@ def resolve_numerics(
         with asking():
             x = model.example_input(steps).to(place)
             name, refusals = stack.refusals(x, lengths)
-        if ready and wanted == "auto":
+        batch = config.training.batch_size  # 0, all at once: how many those are is not known here
+        if ready and wanted == "auto" and batch:
             varying = "sequences differ in their lengths" if lengths is not None else None
             captured = resolve_capture(config, device.type, varying)[0] == "on"
-            batch = max(1, config.training.batch_size)
             rows = None if lengths is None else torch.full((batch,), steps, device=place)
             load = Load(stack, x.expand(-1, batch, *x.shape[2:]).contiguous(), rows)
             name = fastest([load], name, Circumstances(place, precision, captured), report)
@@ -356,8 +356,10 @@ def resolve_pair_numerics(
         asking = partial(_asking, place, device, precision)
         with asking():
             name, refusals = _common_backend(stacks, wanted, max(1, timesteps), place)
-        if ready and wanted == "auto" and stacks:
-            shape = max(1, timesteps), max(1, config.training.batch_size)
+        batch = config.training.batch_size
+        if ready and wanted == "auto" and stacks and batch:
+            # Without lengths, as models call their encoders: see `Recurrent.outputs`.
+            shape = max(1, timesteps), batch
             loads = [Load(stack, torch.zeros(*shape, stack.input_size, device=place), None) for stack in stacks]
             name = fastest(loads, name, Circumstances(place, precision, captured=False), report)
         now = ready and place.type == device.type

@@ -31,7 +31,7 @@ _MOST = 1000  # sets of times that are kept, the newest
 _MARGIN = 0.97  # what another takes of the first's time, at most, to be taken in its place
 
 Clock: TypeAlias = Callable[[Callable[[], None]], float]  # from a function to the seconds that it takes
-Times: TypeAlias = dict[str, float | None]  # seconds by backend; None for one that failed
+Times: TypeAlias = dict[str, float]  # seconds by backend
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,15 @@ def fastest(loads: Sequence[Load], first: str, where: Circumstances, report: Rep
     how = f"as measured before, in {path}"
     if times is None or set(times) != set(candidates):
         clock = clock or _clock(where)
-        times = {name: _measure(loads, name, where, clock, report) for name in candidates}
-        _write(path, {**{other: value for other, value in known.items() if other != key}, key: times}, report)
+        taken = {name: _measure(loads, name, where, clock, report) for name in candidates}
+        times = {name: seconds for name, seconds in taken.items() if seconds is not None}
+        if len(times) == len(candidates):  # what failed may have been short of memory, and is measured again next time
+            _write(path, {**{other: value for other, value in known.items() if other != key}, key: times}, report)
         how = "measured now"
-    found = {name: seconds for name, seconds in times.items() if seconds is not None}
-    best = min(found, key=found.__getitem__, default=first)
-    if first in found and found[best] > _MARGIN * found[first]:
+    best = min(times, key=times.__getitem__, default=first)
+    if first in times and times[best] > _MARGIN * times[first]:
         best = first
-    listed = ", ".join(f"{name} {seconds * 1000:.3g} ms" for name, seconds in sorted(found.items()))
+    listed = ", ".join(f"{name} {seconds * 1000:.3g} ms" for name, seconds in sorted(times.items()))
     report(f"backend {best}: a window forward and backward takes {listed or 'no backend to its end'} ({how})")
     return best
 
@@ -198,7 +199,7 @@ def _read(path: Path, report: Report) -> dict[str, Times]:
 
 def _are_times(values: Any) -> bool:
     return isinstance(values, dict) and all(
-        value is None or (type(value) is float and math.isfinite(value) and value > 0) for value in values.values()
+        type(value) is float and math.isfinite(value) and value > 0 for value in values.values()
     )
 
 
