@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -46,12 +46,12 @@ class Counting:
         for row, token in zip(self.rows, tokens.tolist(), strict=True):
             row.append(token)
 
-    def read_ahead(self, rows: Ints, tokens: Ints) -> bool:
-        assert tokens.shape == (len(rows), PIECE)
+    def read_ahead(self, rows: Ints, pieces: Callable[[], Ints]) -> bool:
         assert sorted(rows) == rows.tolist()
         if len(rows) < self.fewest:
             return False
-        for row, piece in zip(rows, tokens.tolist(), strict=True):
+        assert pieces().shape == (len(rows), PIECE)
+        for row, piece in zip(rows, pieces().tolist(), strict=True):
             self.rows[row] += piece
         return True
 

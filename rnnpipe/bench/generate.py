@@ -140,7 +140,7 @@ class _Counted:
         self.steps.append((len(tokens), 0))
         self.network.read(tokens)
 
-    def read_ahead(self, rows: Ints, tokens: Ints) -> bool:
+    def read_ahead(self, rows: Ints, pieces: Callable[[], Ints]) -> bool:
         return False
 
     def draw(self, rows: Ints, facts: Facts, drawing: Drawing) -> Draws:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class OnnxNetwork:
             parts.append(self._session.run(None, dict(zip(self._inputs, block, strict=True))))
         self._leaves = parts[0] if len(parts) == 1 else [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
 
-    def read_ahead(self, rows: Ints, tokens: Ints) -> bool:
+    def read_ahead(self, rows: Ints, pieces: Callable[[], Ints]) -> bool:
         """Return False: the graph is of one timestep."""
         return False
 

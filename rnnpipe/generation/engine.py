@@ -12,6 +12,7 @@ Shapes: N rows, B some of them, L tokens, V vocabulary.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -128,10 +129,10 @@ class Network(Protocol):
         """Read one token a row [N]."""
         ...
 
-    def read_ahead(self, rows: Ints, tokens: Ints) -> bool:
-        """Read `PIECE` tokens [B, PIECE] in some rows, given in ascending order, and nothing in the others.
+    def read_ahead(self, rows: Ints, pieces: Callable[[], Ints]) -> bool:
+        """Read `PIECE` tokens, [B, PIECE] together, in some rows, given in ascending order, and nothing in the others.
 
-        Return False, with nothing read, where `read` would be as fast, or leave other bits.
+        Return False, with nothing read and `pieces` not called, where `read` would be as fast, or leave other bits.
         """
         ...
 
@@ -207,12 +208,15 @@ class Engine:
             rows = np.flatnonzero(self._running[: self._used] & (unread >= PIECE))
             if not len(rows):
                 return
-            starts = [len(self._prompts[row]) - unread[row] for row in rows]
-            pieces = [self._prompts[row][start : start + PIECE] for row, start in zip(rows, starts, strict=True)]
-            if not self.network.read_ahead(rows, np.stack(pieces)):
+            if not self.network.read_ahead(rows, functools.partial(self._pieces, rows)):
                 return
             unread[rows] -= PIECE
             read += self._tiles(len(rows)) * self.network.tile * PIECE
+
+    def _pieces(self, rows: Ints) -> Ints:
+        """Return the next tokens of some rows' prompts, [B, PIECE]."""
+        starts = [len(self._prompts[row]) - self._unread[row] for row in rows]
+        return np.stack([self._prompts[row][start : start + PIECE] for row, start in zip(rows, starts, strict=True)])
 
     def _by_drawing(self, rows: Ints) -> Iterator[tuple[Ints, Drawing]]:
         """Yield the rows of each drawing, which are drawn together."""

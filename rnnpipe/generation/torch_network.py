@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,15 +96,15 @@ class TorchNetwork:
                 ids[: len(part)] = torch.from_numpy(part)
                 self._blocks[number] = self.model.absorb(ids.to(self._device), memory)
 
-    def read_ahead(self, rows: Ints, tokens: Ints) -> bool:
-        """Read a piece of a prompt [B, PIECE] in each of some rows, in one call of the model, where that saves time."""
+    def read_ahead(self, rows: Ints, pieces: Callable[[], Ints]) -> bool:
+        """Read a piece of a prompt in each of some rows, in one call of the model, where that saves time."""
         size = -(-len(rows) // self.tile) * self.tile
         if self._rows > _FEW_ROWS or size * self._rows > len(rows) * _FEW_ROWS or not self._pieces_are_steps:
             return False
         places = torch.from_numpy(rows).to(self._device)
         index = torch.from_numpy(np.concatenate((rows, np.full(size - len(rows), rows[-1])))).to(self._device)
         ids = torch.zeros(PIECE, size, dtype=torch.int64)
-        ids[:, : len(rows)] = torch.from_numpy(tokens.T)
+        ids[:, : len(rows)] = torch.from_numpy(pieces().T)
         with self._computing():
             (block,) = self._blocks
             after = self.model.absorb_all(ids.to(self._device), _rows_of(block, index))
@@ -214,9 +214,10 @@ class TorchNetwork:
         """Say whether a piece of a prompt leaves the bits of its tokens one by one, however many rows there are."""
         if self.context is not None or not self._alike:
             return False
-        tokens = np.random.default_rng(1).integers(0, self.model.vocab_size, (PIECE, _FEW_ROWS))
+        counts = sorted({self.tile, 3 * self.tile, FIXED_ROWS, _FEW_ROWS})
+        tokens = np.random.default_rng(1).integers(0, self.model.vocab_size, (PIECE, counts[-1]))
         with self._computing():
-            for rows in sorted({self.tile, 3 * self.tile, FIXED_ROWS, _FEW_ROWS}):
+            for rows in counts:
                 ids = torch.from_numpy(tokens[:, -rows:]).to(self._device)
                 start: Memory = tree_map(functools.partial(_repeat, rows=rows), self._fresh)
                 by_steps = start

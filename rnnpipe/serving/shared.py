@@ -82,9 +82,9 @@ class GuardedNetwork:
         """Read one token a row."""
         self._network.read(tokens)
 
-    def read_ahead(self, rows: Ints, tokens: Ints) -> bool:
+    def read_ahead(self, rows: Ints, pieces: Callable[[], Ints]) -> bool:
         """Read pieces of prompts, where that saves time."""
-        return self._network.read_ahead(rows, tokens)
+        return self._network.read_ahead(rows, pieces)
 
     def draw(self, rows: Ints, facts: Facts, drawing: Drawing) -> Draws:
         """Return the next token of some rows, none where that fails."""
