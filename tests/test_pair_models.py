@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rnnpipe.config import TrainingConfig
 from rnnpipe.data.pairs import Pairs, make_batch, side_of
+from rnnpipe.generation.translate import Lexicon, Search, Translator
 from rnnpipe.models.autoencoder import Autoencoder, VariationalAutoencoder
 from rnnpipe.models.encoder_decoder import EncoderDecoder
 from rnnpipe.models.encoders import Embedding
@@ -21,6 +22,10 @@ from rnnpipe.models.latent import divergence
 from rnnpipe.models.pair_model import PairModel, PairParts
 from rnnpipe.models.recurrent import Recurrent
 from rnnpipe.models.transformer import Transformer
+from rnnpipe.text.cleaning import none
+from rnnpipe.text.rules import Named, Rules, TextRules
+from rnnpipe.text.tokenizing import whitespace
+from rnnpipe.text.vocabulary import build_vocabulary
 from rnnpipe.training.pair_objective import PairLoss, PairObjective, pair_loss, target_features, wanted
 
 END = 9  # of both sides
@@ -150,6 +155,36 @@ def test_the_attention_of_a_step_is_that_of_torchs_module(layers: int, norm_firs
             torch.testing.assert_close(weights, found[0][:, place])
     assert model.attends
     assert torch.equal(weights[1], torch.tensor([1.0, 0, 0, 0, 0]).double()), "one token, the rest is padding"
+
+
+def test_a_transformer_translates_alike_in_batches_of_any_size() -> None:
+    """Keys and values that are kept follow their beams, and rows do not see each other's."""
+    named, rules = TextRules(Named("none"), Named("whitespace")), Rules(none(), whitespace())
+    side = Lexicon(build_vocabulary({b"w%d" % n: 9 for n in range(END)}, named), rules)
+    torch.manual_seed(1)
+    model = Transformer(parts(num_layers=2), heads=2)
+    torch.nn.init.normal_(model.readout.weight, std=1.0)
+    torch.nn.init.constant_(model.readout.bias[side.vocabulary.doc_id], -4.0)  # so that it writes more than a word
+    translator = Translator(model, side, side, CPU)
+    texts = [" ".join(f"w{word}" for word in torch.randint(END, (1 + n % 5,)).tolist()) for n in range(9)]
+    found = [
+        [
+            [(each.tokens, round(each.log_probability, 9), each.finish) for each in translation.candidates]
+            for translation in translator.translate(texts, Search(width=3, max_length=9, n_best=3), size)
+        ]
+        for size in (1, 4, 64)
+    ]
+    assert found[0] == found[1] == found[2]
+    for text, candidates in zip(texts, found[0], strict=True):
+        source, ids = (
+            torch.tensor([*side.vocabulary.encode(tokens).tolist(), side.vocabulary.doc_id])
+            for tokens in (text.split(), candidates[-1][0])
+        )
+        with torch.no_grad():
+            features, _ = model(source[:, None], torch.tensor([len(source)]), torch.cat((ids[-1:], ids[:-1]))[:, None])
+            shares = model.read_out(features)[:, 0].log_softmax(-1).gather(1, ids[:, None])
+        whole = len(ids) if candidates[-1][2] == "end" else -1
+        assert candidates[-1][1] == pytest.approx(float(shares[:whole].sum())), "that of the worst of the beams"
 
 
 def test_scheduled_sampling_drops_within_the_step_too() -> None:
