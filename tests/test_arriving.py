@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,25 @@ def test_it_is_told_whether_a_line_has_arrived() -> None:
         assert (lines.readline(), lines.readline()) == (b"c", b"")
         assert not lines.waits()
     assert not LineReader(io.BytesIO(b"")).waits()
+
+
+def test_a_pipe_that_does_not_block_has_not_ended() -> None:
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    os.write(write_end, b"a\n")
+
+    def write_more() -> None:
+        os.write(write_end, b"b\n")
+        os.close(write_end)
+
+    with open(read_end, "rb") as file:  # noqa: PTH123 - a pipe has no path
+        lines = LineReader(file)
+        assert lines.readline() == b"a\n"
+        assert lines.waits()
+        later = threading.Timer(0.2, write_more)
+        later.start()
+        assert [lines.readline(), lines.readline()] == [b"b\n", b""]
+        later.join()
 
 
 @given(st.lists(st.booleans(), max_size=20), st.integers(1, 5))

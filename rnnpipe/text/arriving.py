@@ -10,22 +10,23 @@ class Readable(Protocol):
     """What bytes can be read from."""
 
     def read(self, size: int, /) -> bytes | None:
-        """Return the next bytes, at most so many; nothing at the end."""
+        """Return the next bytes, at most so many; nothing at the end, None if there are none as yet."""
         ...
 
 
-_PIECE = 1 << 16  # at least what a stream may hold in its buffer
+_PIECE = 1 << 16
 
 
 class LineReader:
-    """The lines of a binary stream, read in pieces as they come: a buffered stream would wait until its buffer is full.
+    """The lines of a binary stream from which nothing has been read yet, in pieces as they come.
 
-    Of such a stream no piece is left in its buffer, so that the system can tell whether there is more.
+    It reads below a stream's own buffer, which would wait until it is full, of which nobody can tell what it has, and
+    which takes a pipe that does not block, and has nothing as yet, for one that has ended.
     """
 
     def __init__(self, file: Readable) -> None:
-        self._file: Any = file
-        self._read = getattr(file, "read1", file.read)
+        self._file: Any = getattr(file, "raw", file)
+        self._read = getattr(self._file, "read1", self._file.read)
         self._held = bytearray()
         self._ended = False
 
@@ -34,9 +35,10 @@ class LineReader:
         seen = 0
         while (end := self._held.find(b"\n", seen)) < 0 and not self._ended and not 0 <= limit <= len(self._held):
             seen = len(self._held)
-            piece = self._read(_PIECE)
+            while (piece := self._read(_PIECE)) is None:  # a stream that does not block
+                select.select([self._file], [], [])
             self._ended = not piece
-            self._held += piece or b""
+            self._held += piece
         stop = len(self._held) if end < 0 else end + 1
         if limit >= 0:
             stop = min(stop, limit)
