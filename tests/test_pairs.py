@@ -40,7 +40,14 @@ from rnnpipe.text.tokenizing import whitespace
 from rnnpipe.text.transcoding import open_bytes
 from rnnpipe.text.vocabulary import build_vocabulary
 from rnnpipe.training import readout_loss as readout_loss_module
-from rnnpipe.training.pair_objective import PairObjective, pair_loss, sampled_logits, target_features, wanted
+from rnnpipe.training.pair_objective import (
+    PairObjective,
+    pair_loss,
+    sampled_logits,
+    target_features,
+    wanted,
+    with_gradient_of,
+)
 from rnnpipe.training.readout_loss import readout_loss
 
 SOURCE_END, TARGET_END = 7, 9
@@ -302,6 +309,11 @@ def test_each_token_counts_alike_in_an_epoch() -> None:
     assert len(epoch) > 5
     for one, other in zip(epoch, (p.grad for p in model.parameters() if p.grad is not None), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_loss_that_is_infinite_stays_so() -> None:
+    loss = with_gradient_of(torch.tensor(math.inf, requires_grad=True), 2.0)
+    assert loss.item() == math.inf
 
 
 def pair_nats(model: PairModel, batch: PairBatch) -> float:

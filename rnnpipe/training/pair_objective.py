@@ -108,9 +108,10 @@ class PairObjective:
 
 
 def with_gradient_of(loss: Tensor, share: float) -> Tensor:
-    """Return a loss of the same value whose gradient is `share` times as large."""
-    scaled = loss * share
-    return loss.detach() + (scaled - scaled.detach())
+    """Return a loss of the same value, be it finite or not, whose gradient is `share` times as large."""
+    weighed = loss.clone()
+    weighed.register_hook(lambda gradient: gradient * share)
+    return weighed
 
 
 def target_features(model: PairModel, batch: PairBatch) -> tuple[Tensor, Tensor | None]:
