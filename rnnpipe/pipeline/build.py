@@ -33,6 +33,7 @@ from rnnpipe.runtime import ROW_TILE, Numerics, autocast, processor_name, resolv
 from rnnpipe.text.rules import Named
 from rnnpipe.training.optimizers import with_fused
 from rnnpipe.training.pair_objective import PairObjective
+from rnnpipe.training.sequence_objective import differing
 
 
 def build_model(config: Config, vocab_size: int) -> LanguageModel:
@@ -172,7 +173,8 @@ def check_names(config: Config, sizes: SequenceSizes | None = None) -> None:
     check_training_names(config)
     model: Model = build_model(config, vocab_size=16) if sizes is None else build_sequence_model(config, sizes)
     build_optimizer(config.training.optimizer, model)
-    resolve_capture(config, resolve_numerics(config, model, sizes)[0].device, None)
+    varying = None if sizes is None else differing(sizes)
+    resolve_capture(config, resolve_numerics(config, model, sizes)[0].device, varying)
 
 
 def check_pair_names(config: Config, sizes: PairSizes, source_ids: Mapping[str, int]) -> None:
@@ -258,7 +260,7 @@ def resolve_numerics(
             name, refusals = stack.refusals(x, lengths)
         batch = config.training.batch_size  # 0, all at once: how many those are is not known here
         if ready and wanted == "auto" and batch:
-            varying = "sequences differ in their lengths" if lengths is not None else None
+            varying = None if sizes is None else differing(sizes)
             captured = resolve_capture(config, device.type, varying)[0] == "on"
             rows = None if lengths is None else torch.full((batch,), steps, device=place)
             load = Load(stack, x.expand(-1, batch, *x.shape[2:]).contiguous(), rows)

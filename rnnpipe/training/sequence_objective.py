@@ -63,7 +63,7 @@ class SequenceObjective:
     @property
     def varying(self) -> str | None:
         """Return that sequences differ in their lengths, if they do."""
-        return "sequences differ in their lengths" if self.sizes.ragged else None
+        return differing(self.sizes)
 
     def batches(self, cursor: Cursor) -> Iterator[SequenceBatch]:
         """Yield batches of the training part, each as a whole or in windows of `training.bptt` timesteps."""
@@ -110,6 +110,11 @@ class SequenceObjective:
             return None
         found = measure_sequences(model, self.valid, self.sizes, self.tolerance, device, precision)
         return Evaluated(found.reduced(self.config.reduction), found.figures())
+
+
+def differing(sizes: SequenceSizes) -> str | None:
+    """Return that sequences of these sizes differ in their lengths, in words, or None."""
+    return "sequences differ in their lengths" if sizes.ragged else None
 
 
 def losses(outputs: Tensor, targets: Tensor, sizes: SequenceSizes) -> Tensor:
