@@ -57,9 +57,11 @@ def test_it_is_told_whether_a_line_has_arrived() -> None:
         assert not lines.waits(), "the next one was read with it"
         assert lines.readline() == b"b\n"
         assert lines.waits(), "the next one has no end as yet"
+        os.write(write_end, b"d")
+        assert lines.waits(), "nor now"
         os.close(write_end)
         assert not lines.waits()
-        assert (lines.readline(), lines.readline()) == (b"c", b"")
+        assert (lines.readline(), lines.readline()) == (b"cd", b"")
         assert not lines.waits()
     assert not LineReader(io.BytesIO(b"")).waits()
 

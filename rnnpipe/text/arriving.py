@@ -35,10 +35,7 @@ class LineReader:
         seen = 0
         while (end := self._held.find(b"\n", seen)) < 0 and not self._ended and not 0 <= limit <= len(self._held):
             seen = len(self._held)
-            while (piece := self._read(_PIECE)) is None:  # a stream that does not block
-                select.select([self._file], [], [])
-            self._ended = not piece
-            self._held += piece
+            self._fill()
         stop = len(self._held) if end < 0 else end + 1
         if limit >= 0:
             stop = min(stop, limit)
@@ -47,10 +44,25 @@ class LineReader:
         return line
 
     def waits(self) -> bool:
-        """Say whether the next line has not arrived; where the system cannot tell, as of a file in memory, it has."""
-        if self._ended or b"\n" in self._held:
-            return False
-        try:
-            return not select.select([self._file], [], [], 0)[0]
-        except (OSError, TypeError, ValueError):
-            return False
+        """Say whether the next line has not arrived; where the system cannot tell, as of a file in memory, it has.
+
+        Of what has arrived it is enough to read so much as a line may well have; of a compressed file nothing is read
+        here, as an error in it is for `readline` to raise.
+        """
+        while not self._ended and b"\n" not in self._held and len(self._held) < _PIECE:
+            try:
+                arrived = bool(select.select([self._file], [], [], 0)[0])
+            except (OSError, TypeError, ValueError):
+                return False
+            if not arrived:
+                return True
+            if hasattr(self._file, "read1"):
+                return False
+            self._fill()
+        return False
+
+    def _fill(self) -> None:
+        while (piece := self._read(_PIECE)) is None:  # a stream that does not block
+            select.select([self._file], [], [])
+        self._ended = not piece
+        self._held += piece
