@@ -11,9 +11,13 @@ from rnnpipe.models.recurrent import Recurrent
 
 
 class Model(nn.Module):
-    """A network around one recurrent stack, `recurrent`. `reads` says of which kind of task it is a model."""
+    """A network around one recurrent stack, `recurrent`. `reads` says of which kind of task it is a model.
+
+    varying: what its `forward` decides in Python anew from step to step, in words, so that a step cannot be replayed.
+    """
 
     reads: ClassVar[str]
+    varying: ClassVar[str | None] = None
     recurrent: Recurrent
 
     def recurrents(self) -> list[Recurrent]:

@@ -76,7 +76,8 @@ def train(
     seed_everything(config.runtime.seed)
     model = material.build(config)
     numerics, refusals = material.resolve(config, model)
-    captured, why_not = resolve_capture(config, numerics.device, material.objective.varying)
+    varying = material.objective.varying or model.varying
+    captured, why_not = resolve_capture(config, numerics.device, varying)
     numerics = replace(numerics, capture=captured)
     if why_not is not None:
         refusals = {**refusals, "capture": why_not}

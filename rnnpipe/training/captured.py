@@ -124,8 +124,8 @@ class CapturedStep:
             return self.capture.recorder.warm(lambda: self.compute(batch.to(self.device), before))
         for held, given in zip(_tensors(recorded.batch), _tensors(batch), strict=True):
             held.copy_(given, non_blocking=True)
-        if before is not None and recorded.before is not None:
-            torch._foreach_copy_(_leaves(recorded.before), _leaves(before))
+        if before and recorded.before and (leaves := _leaves(before)):
+            torch._foreach_copy_(_leaves(recorded.before), leaves)
         for parameter, gradient in zip(self.parameters, recorded.gradients, strict=True):
             parameter.grad = gradient
         recorded.replay()
