@@ -11,7 +11,7 @@ from test_resume import assert_same_bits
 from test_training import after, config, never, task
 from torch import Tensor, nn
 
-from rnnpipe.errors import Interrupted
+from rnnpipe.errors import InputError, Interrupted
 from rnnpipe.training.averaging import Average
 from rnnpipe.training.callbacks import TrainState
 from rnnpipe.training.checkpoints import Checkpoint, newest_checkpoint
@@ -81,6 +81,16 @@ def test_an_average_goes_on_to_the_same_bits(tmp_path: Path, stop: int) -> None:
         fit(task(tmp_path / "b", settings), [], after(stop))
     fit(task(tmp_path / "b", settings, seed=9, resume=newest(tmp_path / "b")), [], never)
     assert_same_bits(tmp_path / "b", tmp_path / "a")
+
+
+@pytest.mark.parametrize("averages", [(0.9, 0.0), (0.0, 0.9)])
+def test_a_checkpoint_of_weights_of_another_kind_is_not_gone_on_with(
+    tmp_path: Path, averages: tuple[float, float]
+) -> None:
+    before, after_ = (config(max_steps=4, average=average) for average in averages)
+    fit(task(tmp_path, before), [], never)
+    with pytest.raises(InputError, match=r"only one of them has training\.average"):
+        fit(task(tmp_path, after_, resume=newest(tmp_path)), [], never)
 
 
 def test_what_has_no_steps_of_descent_has_no_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,13 +86,14 @@ class Transformer(PairModel):
         assert isinstance(mask, Tensor)
         caches: list[tuple[Tensor, Tensor]] = list(layers)  # type: ignore[arg-type]
         x = self._place(self.widen_target(self.target_encoder(tokens[:, None])), caches[0][1].shape[1])
-        weights = x
-        for number, (layer, (source, before)) in enumerate(zip(self._layers(), caches, strict=True)):
+        attended, following = [], []
+        for layer, (source, before) in zip(self._layers(), caches, strict=True):
             x, weights, read = _step_layer(layer, x, source, before, mask)
-            caches[number] = source, read
+            attended.append(weights)
+            following.append((source, read))
         assert isinstance(self.decoder.norm, nn.LayerNorm)
         features = self.narrow(self.decoder.norm(x))
-        return self.read_out(features[:, 0]), weights[:, 0], (mask, tuple(caches))
+        return self.read_out(features[:, 0]), attended[-1][:, 0], (mask, tuple(following))
 
     def _layers(self) -> list[nn.TransformerDecoderLayer]:
         return [layer for layer in self.decoder.layers if isinstance(layer, nn.TransformerDecoderLayer)]

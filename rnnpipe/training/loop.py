@@ -365,6 +365,8 @@ class _Fit:
         saved, training = checkpoint.state, checkpoint.training()
         _check_numbers(saved)
         self.model.load_state_dict(checkpoint.weights())
+        if ("average" in training) != (self.average is not None):
+            raise ValueError("only one of them has training.average")
         if self.average:
             self.average.restore(training["average"])
         self.optimizer.load_state_dict(training["optimizer"])
