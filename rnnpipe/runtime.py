@@ -24,7 +24,7 @@ class Numerics:
     """What decides the bits of a run: the record under `[numerics]`.
 
     elementwise: "compiled" or "plain", how a backend that has the choice runs what is elementwise in training. capture:
-    "on" or "off", whether training steps were recorded and replayed; None where there was no training.
+    "on" or "off", whether training steps were to be recorded and replayed, to the same bits; None without training.
     row_tile: the number of rows in generation is a multiple of it.
     """
 

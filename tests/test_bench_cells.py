@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,12 +53,26 @@ def test_a_table_for_people() -> None:
     assert "gru: scan refuses:" in result.err
 
 
+class _Picky(Tape):
+    """Does not record the second pass it is given, that of the first backend behind the peer's."""
+
+    def record(self, work: Any) -> Any:
+        self.asked = getattr(self, "asked", 0) + 1
+        if self.asked == 2:
+            raise RuntimeError("no room")
+        return super().record(work)
+
+
 def test_replays_are_timed_in_the_place_of_passes() -> None:
     tape = Tape()
     rows, _ = bench_cells(["cifg"], ["3x2x4x5"], 2, ["float32"], lambda line: None, tape)
     assert {row.label for row in rows} == {"hoisted plain, captured", "loop, captured"}
     assert tape.recorded == 4, "two backends, the peer and the bare products"
     assert tape.replayed == 1 + 2 * 4, "the peer once before the rounds"
+    tape = _Picky()
+    rows, refused = bench_cells(["cifg"], ["3x2x4x5"], 2, ["float32"], lambda line: None, tape)
+    assert [row.backend for row in rows] == ["hoisted"]
+    assert ("loop", "it cannot be recorded (RuntimeError: no room)") in {(no.backend, no.reason) for no in refused}
     if not torch.cuda.is_available():
         assert "there is none here" in fail("bench", "cells", "--cell", "cifg", "--captured", code=2)
 

@@ -95,7 +95,7 @@ def bench_cells(
                         refused.append(Refused(name, backend.name, shape, reason))
                     elif (form := _form(backend, stack, T, B)) is not None:
                         taken.append(_Candidate(backend, form))
-            rows += _measure(name, shape, stack, taken, peer, x, rounds, precision, report, recorder)
+            rows += _measure(name, shape, stack, taken, peer, x, rounds, precision, report, recorder, refused)
     return rows, refused
 
 
@@ -136,18 +136,28 @@ def _measure(
     name: str,
     shape: str,
     stack: Recurrent,
-    taken: Sequence[_Candidate],
+    taken: list[_Candidate],
     peer: Callable[[], object],
     x: Tensor,
     rounds: int,
     precision: str,
     report: Report,
     recorder: Recorder | None,
+    refused: list[Refused],
 ) -> list[CellRow]:
-    """Measure the backends of one cell and the peer in turns."""
-    passes = [_pass(stack, x, precision, candidate.backend) for candidate in taken]
-    first = [_timed(work, x) for work in passes]
-    passes = [_ready(work, recorder) for work in passes]
+    """Measure the backends of one cell and the peer in turns; what cannot be recorded is refused."""
+    first: list[float] = []
+    passes: list[Callable[[], object]] = []
+    for candidate in list(taken):
+        work = _pass(stack, x, precision, candidate.backend)
+        seconds = _timed(work, x)
+        try:
+            passes.append(_ready(work, recorder))
+            first.append(seconds)
+        except Exception as error:  # of a cell or backend of any origin: the others are measured
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            refused.append(Refused(name, candidate.backend.name, shape, f"it cannot be recorded ({reason})"))
+            taken.remove(candidate)
     bare = bare_products(stack.cells()[0], x, precision)
     products = None if bare is None else _ready(bare, recorder)
     times: list[list[float]] = [[] for _ in taken]

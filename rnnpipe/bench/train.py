@@ -151,7 +151,7 @@ def _task(
         seed=0,
         folder=Path(folder),
         record={},
-        capture=Capture(CudaGraphs(), False, no_report) if device.type == "cuda" else None,  # as `rnnpipe train`
+        capture=Capture(CudaGraphs(), True, no_report) if device.type == "cuda" else None,  # as `rnnpipe train`
     )
 
 

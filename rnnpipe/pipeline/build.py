@@ -337,7 +337,7 @@ def resolve_capture(config: Config, device: str, varying: str | None) -> tuple[L
 def describe(numerics: Numerics) -> str:
     """Return the backend in words: its name, how it runs what is elementwise if it has the choice, what is replayed."""
     name = numerics.backend if numerics.elementwise is None else f"{numerics.backend} ({numerics.elementwise})"
-    return f"{name}, steps replayed as CUDA graphs" if numerics.capture == "on" else name
+    return f"{name}, steps to be replayed as CUDA graphs" if numerics.capture == "on" else name
 
 
 def resolve_pair_numerics(
