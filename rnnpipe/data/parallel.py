@@ -81,7 +81,7 @@ class Parallel:
                 self._parts[split] = [] if paths is None else self._aligned(*paths)
             else:
                 self._parts |= self._divided()
-        return self._parts[split]
+        return self._parts.get(split, [])
 
     def _divided(self) -> dict[Part, Sequence[Pair]]:
         """Return the parts, by their shares, of what stands in one file or two."""
