@@ -69,8 +69,8 @@ def command(
     date. Ctrl-C saves and ends.
     """
     from rnnpipe.config import apply_settings
-    from rnnpipe.pipeline.build import check_has_cell
     from rnnpipe.pipeline.complete import complete
+    from rnnpipe.pipeline.kind import check_has_cell
     from rnnpipe.pipeline.stages import Plan
 
     resume_step = None
@@ -184,8 +184,8 @@ def default_folder(config: Config, inputs: tuple[str, ...], name: str) -> Path:
     NAME is that of the first input, or else `name`; sequences have no level; a model without a cell gives its own name.
     """
     from rnnpipe.errors import InputError
-    from rnnpipe.pipeline.build import has_cell
     from rnnpipe.pipeline.folder import check_may_run
+    from rnnpipe.pipeline.kind import has_cell
 
     source = Path(inputs[0]) if inputs else Path(name)
     stem = source.parent.name if source.name == "config.toml" else source.stem

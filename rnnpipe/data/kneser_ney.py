@@ -39,8 +39,8 @@ class KneserNey:
     values, for c = 1, 2 and 3 or more, estimated from how many grams are seen once to four times. What comes before the
     text is taken as n - 1 document boundaries.
 
-    Source: Chen & Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 3 and
-    equation 26; Kneser & Ney 1995. Raises UsageError for an n below 1 or a text without tokens.
+    Source: Chen & Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 3
+    (modified Kneser-Ney); Kneser & Ney 1995. Raises UsageError for an n below 1 or a text without tokens.
     """
 
     def __init__(self, tokens: Ids, vocab_size: int, n: int, boundary: int) -> None:
@@ -108,7 +108,7 @@ def _smooth(keys: Integers, counts: Integers, contexts: int, vocab_size: int) ->
 
 
 def _discounts(counts: Integers) -> Floats:
-    """Return what is taken from a count of 0, 1, 2, and 3 or more (Chen & Goodman 1999, equation 26).
+    """Return what is taken from a count of 0, 1, 2, and 3 or more (Chen & Goodman 1999, section 3).
 
     A text too small for the estimate has half a count taken from each.
     """

@@ -18,7 +18,7 @@ Score: TypeAlias = Literal["dot", "general", "additive"]
 class Attention(nn.Module):
     """Weights a_ts = softmax over s of score(q_t, m_s), and contexts c_t = sum over s of a_ts m_s.
 
-    dot: q.m; general: q.W m (both Luong, Pham & Manning 2015, eq. 8); additive: v.tanh(W q + U m) (Bahdanau, Cho &
+    dot: q.m; general: q.W m (both Luong, Pham & Manning 2015, 3.1); additive: v.tanh(W q + U m) (Bahdanau, Cho &
     Bengio 2015, A.1.2, where q is the decoder's state before the step; here it is the one behind it).
     """
 

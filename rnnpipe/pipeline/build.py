@@ -27,7 +27,7 @@ from rnnpipe.models.sequence_model import SequenceModel
 from rnnpipe.options import bind_options
 from rnnpipe.pipeline.common import Report, load_rules, no_report
 from rnnpipe.pipeline.fastest import Circumstances, Load, fastest
-from rnnpipe.pipeline.kind import MODELS, Kind, named_model
+from rnnpipe.pipeline.kind import MODELS, Kind, check_has_cell, named_model
 from rnnpipe.plugins import full_registry
 from rnnpipe.runtime import ROW_TILE, Numerics, autocast, processor_name, resolve_device, resolve_precision
 from rnnpipe.text.rules import Named
@@ -114,18 +114,6 @@ def _check_reads(name: Named, kind: Kind) -> None:
     reads = getattr(full_registry().get("model", name.name), "reads", kind)
     if reads != kind:
         raise UsageError(f"model.name={name.name} reads {reads}, and this is a task of {kind}; use {MODELS[kind]}.")
-
-
-def has_cell(config: Config) -> bool:
-    """Say whether the configured model has a recurrent cell."""
-    return bool(getattr(full_registry().get("model", config.model.name.name), "has_cell", True))
-
-
-def check_has_cell(config: Config) -> None:
-    """Raise UsageError if a cell is named for a model that has none."""
-    if not has_cell(config):
-        cell, name = config.model.cell.name, config.model.name.name
-        raise UsageError(f"model.cell={cell} is of no use with model.name={name}, which has no cell; leave it out.")
 
 
 def _check_windows(config: Config, sizes: SequenceSizes) -> None:

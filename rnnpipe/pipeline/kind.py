@@ -8,7 +8,7 @@ from typing import Any, Literal
 from rnnpipe.config import Config, DataConfig, ModelConfig, TextConfig, TrainingConfig
 from rnnpipe.data.base import PairDataset, SequenceDataset, TextDataset
 from rnnpipe.errors import UsageError
-from rnnpipe.plugins import text_registry
+from rnnpipe.plugins import full_registry, text_registry
 from rnnpipe.text.rules import Named
 
 Kind = Literal["text", "sequences", "pairs"]
@@ -75,6 +75,19 @@ def named_model(config: Config, kind: Kind) -> Named:
     """Return the name and options of the configured model, with `auto` resolved."""
     name = config.model.name
     return Named(MODELS[kind], name.options) if name.name == "auto" else name
+
+
+def has_cell(config: Config) -> bool:
+    """Say whether the configured model has a recurrent cell; other models than the usual ones are looked at for it."""
+    name = config.model.name.name
+    return name in ("auto", *MODELS.values()) or bool(getattr(full_registry().get("model", name), "has_cell", True))
+
+
+def check_has_cell(config: Config) -> None:
+    """Raise UsageError if a cell is named for a model that has none."""
+    if not has_cell(config):
+        cell, name = config.model.cell.name, config.model.name.name
+        raise UsageError(f"model.cell={cell} is of no use with model.name={name}, which has no cell; leave it out.")
 
 
 def with_kind(config: Config) -> tuple[Config, Kind]:

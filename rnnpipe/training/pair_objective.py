@@ -110,7 +110,8 @@ class PairObjective:
 def with_gradient_of(loss: Tensor, share: float) -> Tensor:
     """Return a loss of the same value, be it finite or not, whose gradient is `share` times as large."""
     weighed = loss.clone()
-    weighed.register_hook(lambda gradient: gradient * share)  # type: ignore[no-untyped-call]
+    if weighed.requires_grad:
+        weighed.register_hook(lambda gradient: gradient * share)  # type: ignore[no-untyped-call]
     return weighed
 
 
